@@ -1,0 +1,1 @@
+"""nano, the bundled model: facts, notes, dialogues, tokenizer, training, evaluation."""

@@ -1,0 +1,1 @@
+"""Terminal UI: watch a model think, and steer it."""
