@@ -3,8 +3,9 @@
 `paper` is the published algorithm (PRefLexOR, arXiv 2410.12375); `default` is ours.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from preflexor_agents.errors import ConfigError
 
@@ -105,10 +106,9 @@ def paper(variant: Variant = "critic", n: int | None = None) -> ReflectConfig:
         variant: `critic` makes 3n-1 calls (n answers), `self` makes 2n+2 (n improvements).
         n: N of the paper. Default: the notebook's, 3 for `critic` and 2 for `self`.
     """
-    if variant == "critic":
-        rounds = 3 if n is None else n
-    else:
-        rounds = (2 if n is None else n) + 1
+    if n is None:
+        n = 3 if variant == "critic" else 2
+    rounds = n if variant == "critic" else n + 1
     return ReflectConfig(
         preset="paper",
         variant=variant,
@@ -131,6 +131,21 @@ def preset(name: str) -> ReflectConfig:
     raise ConfigError(f"preset {name!r} is unknown; use one of: {', '.join(PRESETS)}")
 
 
-def with_rounds(config: ReflectConfig, rounds: int) -> ReflectConfig:
-    """The same protocol with another number of rounds."""
-    return replace(config, rounds=rounds)
+def from_dict(data: Mapping[str, Any]) -> ReflectConfig:
+    """The inverse of `dataclasses.asdict`. Raises ConfigError for an unknown field or a value out of range."""
+    known = {f.name: f for f in fields(ReflectConfig)}
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in known:
+            raise ConfigError(f"config field {name!r} is unknown; known: {', '.join(known)}")
+        values[name] = _sampling(name, value) if name in ("thinker", "improver", "judge") else value
+    return ReflectConfig(**values)
+
+
+def _sampling(name: str, value: Any) -> Sampling:
+    if isinstance(value, Sampling):
+        return value
+    allowed = {f.name for f in fields(Sampling)}
+    if not isinstance(value, Mapping) or value.keys() - allowed:
+        raise ConfigError(f"config field {name!r} is {value!r}; it must hold only: {', '.join(sorted(allowed))}")
+    return Sampling(**value)

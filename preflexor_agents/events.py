@@ -87,6 +87,8 @@ class RunStarted:
     """`dataclasses.asdict(ReflectConfig)`."""
     store: str | None = None
     """Path of the knowledge store, if any."""
+    context_tok: int = 0
+    """Context of the smallest model in the cast; 0 if unknown."""
     started_at: float
     """Seconds since the epoch."""
     version: str = ""
@@ -177,13 +179,17 @@ class RoundFinished:
     """The decision at the end of a round."""
 
     round: int
-    answer: str
-    """The answer this round proposed."""
+    thinking: str = ""
+    reflection: str = ""
+    answer: str = ""
+    """The answer this round proposed, with the thinking it came from; empty if it proposed none."""
     accepted: bool
     score: float | None = None
     """Share of the judge's comparisons won against the answer so far (a tie is a half); None if not judged."""
     reason: str
     """In words: why it was accepted or the answer so far was kept."""
+    converged: bool = False
+    """Whether there is nothing left to improve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
