@@ -117,16 +117,28 @@ async def _generate(step: Generate, backend: Backend, control: Control, left: Bu
     open_calls = len(tasks)
     try:
         while open_calls:
-            event = await queue.get()
-            if event is None:
-                open_calls -= 1
-            else:
-                yield event
+            for event in await _batch(queue):
+                if event is None:
+                    open_calls -= 1
+                else:
+                    yield event
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _batch(queue: asyncio.Queue[Event | None]) -> list[Event | None]:
+    """What is waiting, with neighbouring pieces of one text joined: a slow reader gets fewer, longer pieces."""
+    batch = [await queue.get()]
+    while not queue.empty():
+        event, last = queue.get_nowait(), batch[-1]
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta) and replace(event, text=last.text) == last:
+            batch[-1] = replace(last, text=last.text + event.text)
+        else:
+            batch.append(event)
+    return batch
 
 
 async def _call(

@@ -311,7 +311,8 @@ def _answers_to_merge(state: State) -> list[str]:
 def _ending(state: State, stop: StopReason, *, merged: str | None, elapsed_s: float) -> Step:
     best = state.best
     answer = merged or (best.answer if best else "")
-    if state.has_store and state.passages and answer and state.cited is None and not state.failed("cite"):
+    to_cite = state.has_store and state.passages and answer and stop != "cancelled"
+    if to_cite and state.cited is None and not state.failed("cite"):
         return Cite(round=state.round, answer=answer, passages=state.passages)
     return RunFinished(
         answer=answer,
