@@ -1,0 +1,64 @@
+"""`preflexor demo`: the main job on the bundled model and library."""
+
+import asyncio
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preflexor_agents.store import Store
+
+QUESTION = "How tough is nacre?"
+
+
+@click.command(short_help="The whole thing on the bundled model and library: no network, no GPU, no Ollama.")
+@click.argument("question", required=False, default=QUESTION)
+def command(*, question: str) -> None:
+    """Ingest the bundled library, then answer a question about it with the bundled model, nano.
+
+    nano has a few million parameters and knows only this library: it shows the machinery at work on any machine.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from preflexor_agents.cli import ask
+    from preflexor_agents.settings import load, reflect_config
+
+    watch = Console(stderr=True, highlight=False)
+    library = bundled_library(watch)
+    path = library.path
+    library.close()
+    settings = load({"model": "nano", "store": str(path)})
+    config = replace(reflect_config(settings), candidates=settings.candidates or 3)
+    job = ask.Job(question=question, settings=settings, config=config, models={}, trace=None, as_json=False)
+    code = asyncio.run(ask.run(job))
+    if code == 0:
+        watch.print(
+            "\nSee this run again without a model:  preflexor trace replay FILE"
+            "\nYour own papers with a real model:    preflexor ingest papers/ && "
+            'preflexor ask "…" --model ollama:qwen3:4b',
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+    raise SystemExit(code)
+
+
+def bundled_library(watch: "Console") -> "Store":
+    """The store of the bundled notes, made or brought up to date."""
+    import platformdirs
+
+    from preflexor_agents.store import Store
+
+    path = Path(platformdirs.user_data_dir("preflexor", appauthor=False)) / "bundled-library.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store.open(path, embedder="hash")
+    notes = Path(str(files("preflexor_agents") / "data" / "library"))
+    report = store.ingest([notes])
+    watch.print(f"bundled library: {report}", style="dim", markup=False, soft_wrap=True)
+    return store

@@ -1,0 +1,103 @@
+"""`preflexor trace`: look at a run again, without a model."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from preflexor_agents.errors import InputError
+
+if TYPE_CHECKING:
+    from preflexor_agents.trace import Timed
+
+
+@click.group(short_help="Look at a run again: show, replay, export.")
+def command() -> None:
+    """Traces hold a run whole; no model is loaded to look at one."""
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def show(*, file: Path) -> None:
+    """Print the answer, the decision of each round and the citations."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from preflexor_agents.cli.show import inert, show_answer
+    from preflexor_agents.events import Cited, RunFinished
+    from preflexor_agents.report import report
+
+    timed = _read(file)
+    result = report(t.event for t in timed)
+    out = Console(highlight=False)
+    out.print(Text(inert(result["question"]), style="bold"))
+    for r in result["rounds"]:
+        verdict = "taken" if r["accepted"] else "kept the answer before"
+        out.print(Text(f"round {r['round']}: {verdict}, {inert(r['reason'])}"), soft_wrap=True)
+    cited = next((t.event for t in reversed(timed) if isinstance(t.event, Cited)), None)
+    show_answer(out, result["answer"], cited.citations if cited else (), integrated=result["integrated"])
+    usage = result["usage"]
+    finished = isinstance(timed[-1].event, RunFinished)
+    ending = result["stop_reason"] if finished else "the trace ends before the run did"
+    out.print(Text(f"\n{ending} · {usage['calls']} calls · {usage['generated']} tokens written", style="dim"))
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--speed", type=click.FloatRange(min=0), default=0.0, help="1 is real time, 10 ten times as fast, 0 at once."
+)
+def replay(*, file: Path, speed: float) -> None:
+    """Print the run as it was shown when it happened."""
+    from rich.console import Console
+
+    from preflexor_agents.cli.show import Printer, show_answer
+    from preflexor_agents.events import Cited, RunFinished
+
+    out = Console(highlight=False)
+    printer = Printer(out)
+    citations: tuple = ()  # type: ignore[type-arg]
+    before = 0.0
+    for t_s, event in _read(file):
+        if speed:
+            time.sleep(max(0.0, t_s - before) / speed)
+        before = t_s
+        printer.show(event)
+        if isinstance(event, Cited):
+            citations = event.citations
+        if isinstance(event, RunFinished):
+            show_answer(out, event.answer, citations, integrated=event.integrated)
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["json", "markdown"]), default="json", help="json: as ask --json.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: standard output.")
+def export(*, file: Path, kind: str, out: Path | None) -> None:
+    """Write the run as one JSON object or as Markdown."""
+    from preflexor_agents.report import as_markdown, report
+
+    result = report(t.event for t in _read(file))
+    text = json.dumps(result, ensure_ascii=False, indent=2) + "\n" if kind == "json" else as_markdown(result)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    if out.exists():
+        raise InputError(f"{out} exists already; name another file or remove it")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out)
+    except OSError as e:
+        raise InputError(f"can not write {out}: {e.strerror}; name a writable place") from None
+
+
+def _read(file: Path) -> "list[Timed]":
+    from preflexor_agents.trace import read_trace
+
+    timed = list(read_trace(file))
+    if not timed:
+        raise InputError(f"{file} holds no event")
+    return timed
