@@ -134,7 +134,7 @@ def test_flood_of_tags_is_reported_once():
     assert len(parse("</think>" * 10_000, opened="answer").problems) == 1
 
 
-CONTROL = ["<|im_end|>", "<|/thinking|>", "</s>", "[INST]", "<place holder>"]
+CONTROL = ["<|im_end|>", "<|/thinking|>", "</s>", "[INST]"]
 
 
 @given(
@@ -158,3 +158,7 @@ def test_control_strings_stay_readable():
 @given(st.text("xyz <>|é\n", max_size=30))
 def test_text_without_control_strings_is_unchanged(text):
     assert neutralise(text, CONTROL) == text
+
+
+def test_break_differs_from_every_character_of_the_control_strings():
+    assert neutralise("<place holder>", ["<place holder>", "< place"]) == "<·place holder>"
