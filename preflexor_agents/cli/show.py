@@ -74,6 +74,7 @@ class Printer:
         self._channel: Channel | None = None
         self._usage = Usage()
         self._calls = 0
+        self._passages: list[int] = []
 
     def show(self, event: Event) -> None:  # noqa: C901 - one case per event
         """Print what an event adds."""
@@ -99,10 +100,7 @@ class Printer:
                 self._leave((event.round, event.stage, event.candidate))
                 self._line(Text(f"  {event.role} failed: {inert(event.error)}", style="red"))
             case Retrieved():
-                for n, p in enumerate(event.passages, 1):
-                    self._line(Text(f"    {n}. {inert(p.title)}: {_short(inert(one_line(p.text)))}", style="dim"))
-                if not event.passages:
-                    self._line(Text("    nothing found", style="dim"))
+                self._found(event)
             case RoundFinished():
                 self._decide(event)
             case Cited():
@@ -111,6 +109,16 @@ class Printer:
                 self._finish(event)
             case _:
                 assert_never(event)
+
+    def _found(self, event: Retrieved) -> None:
+        """Passages are numbered over the whole run; a later search adds its best new one."""
+        new = [p for p in event.passages if p.chunk_id not in self._passages]
+        for p in new if not self._passages else new[:1]:
+            self._passages.append(p.chunk_id)
+            number = len(self._passages)
+            self._line(Text(f"    [{number}] {inert(p.title)}: {_short(inert(one_line(p.text)))}", style="dim"))
+        if not new:
+            self._line(Text("    nothing new" if self._passages else "    nothing found", style="dim"))
 
     def _begin(self, event: StepStarted) -> None:
         if event.stage == "cite" or self._live is not None:
@@ -152,6 +160,8 @@ class Printer:
         self._calls += 1
         self._leave(key)
         if not streamed:
+            if event.candidate:
+                self._line(Text(f"  ({event.candidate + 1})", style="dim"))
             for channel in ("thinking", "reflection", "answer"):
                 text = inert(getattr(event, channel)).strip()
                 if text:
