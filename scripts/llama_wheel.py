@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -200,6 +201,15 @@ def install(wheel: Path) -> None:
         fail(f"pip could not install {wheel.name}; see its message above")
 
 
+def whole(wheel: Path) -> bool:
+    """Whether the file is what was put there."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def loads() -> bool:
     """Whether the library starts here. A wheel from another CPU dies with an illegal instruction."""
     return subprocess.run([sys.executable, "-c", LOADS], capture_output=True, check=False).returncode == 0
@@ -213,13 +223,14 @@ def main() -> None:
         return
     slot = cache_slot(version)
     cached = sorted(slot.glob("*.whl"))
-    if cached:
+    if cached and whole(cached[0]):
         say(f"{NAME} {version}: using the wheel compiled before, from {slot}")
         install(cached[0])
         if loads():
             return
-        say("that wheel does not start on this machine; compiling it again")
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", NAME], check=False)
+    if cached:
+        say("the wheel compiled before is damaged or does not start on this machine; compiling it again")
         cached[0].unlink()
     install(build_into(slot, version))
     if not loads():
