@@ -50,8 +50,8 @@ async def check_question(question: str, cast: Cast) -> str:
     question = question.strip()
     if not question:
         raise InputError("the question is empty; ask something, as: preflexor ask 'How tough is nacre?'")
-    thinker = cast["thinker"]
-    if thinker.context_tok:
+    thinker = cast.get("thinker")
+    if thinker and thinker.context_tok:
         tok = await thinker.count_tok(draft(Grounds(question=question)))
         if tok > thinker.context_tok // 2:
             raise InputError(

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from preflexor_agents.config import ReflectConfig
     from preflexor_agents.events import Event
+    from preflexor_agents.reflection.perform import Cast, Control
     from preflexor_agents.settings import Settings
     from preflexor_agents.store import Store
+    from preflexor_agents.trace import TraceWriter
 
 
 @click.command(short_help="Answer a question in rounds of thinking, critique and revision.")
@@ -87,36 +89,20 @@ async def run(job: Job) -> int:
     from rich.console import Console
 
     from preflexor_agents import session
-    from preflexor_agents.cli.show import Printer, inert, show_answer
+    from preflexor_agents.cli.show import inert, show_answer
     from preflexor_agents.events import Cited, RunFinished
-    from preflexor_agents.reflection.perform import Control
     from preflexor_agents.report import report
     from preflexor_agents.trace import TraceWriter
 
     out = Console(highlight=False)
     watch = out if out.is_terminal and not job.as_json else Console(stderr=True, highlight=False)
-    if not job.question.strip():
-        await session.check_question(job.question, {})
+    await session.check_question(job.question, {})
     store = open_library(job.settings, watch)
-    events: list[Event] = []
     try:
-        with TraceWriter(job.trace or session.new_trace_path()) as writer:
-            async with models(job) as cast:
-                question = await session.check_question(job.question, cast)
-                printer = Printer(watch)
-                control = Control()
-                with stops_on_interrupt(control):
-                    async for event in session.ask(
-                        question,
-                        cast=cast,
-                        config=job.config,
-                        library=store,
-                        store=None if store is None else str(store.path),
-                        control=control,
-                    ):
-                        writer.write(event)
-                        events.append(event)
-                        printer.show(event)
+        async with models(job) as cast:
+            question = await session.check_question(job.question, cast)
+            with TraceWriter(job.trace or session.new_trace_path()) as trace:
+                events, lost = await _answer(job, question, cast, store, trace, watch)
     finally:
         if store is not None:
             store.close()
@@ -126,14 +112,42 @@ async def run(job: Job) -> int:
     citations = next((e.citations for e in reversed(events) if isinstance(e, Cited)), ())
     if job.as_json:
         click.echo(json.dumps(report(events), ensure_ascii=False, indent=2))
-    elif out.is_terminal or end.answer:
+    else:
         show_answer(out, end.answer, citations, integrated=end.integrated)
-    watch.print(f"\ntrace: {inert(str(writer.path))}", style="dim", soft_wrap=True, markup=False)
-    return 1 if end.stop_reason in ("failed", "cancelled") else 0
+    watch.print(f"\n{lost or 'trace'}: {inert(str(trace.path))}", style="dim", soft_wrap=True, markup=False)
+    return 1 if lost or end.stop_reason in ("failed", "cancelled") else 0
+
+
+async def _answer(
+    job: Job, question: str, cast: "Cast", store: "Store | None", trace: "TraceWriter", watch: "Console"
+) -> "tuple[list[Event], str]":
+    """Run, trace and show. A trace that can not be written any more costs the trace, not the answer."""
+    from preflexor_agents import session
+    from preflexor_agents.cli.show import Printer
+    from preflexor_agents.errors import TraceError
+    from preflexor_agents.reflection.perform import Control
+
+    events: list[Event] = []
+    lost = ""
+    printer = Printer(watch)
+    control = Control()
+    path = None if store is None else str(store.path)
+    with stops_on_interrupt(control):
+        async for event in session.ask(
+            question, cast=cast, config=job.config, library=store, store=path, control=control
+        ):
+            events.append(event)
+            printer.show(event)
+            try:
+                if not lost:
+                    trace.write(event)
+            except TraceError as e:
+                lost = f"the trace is not complete ({e})"
+    return events, lost
 
 
 @asynccontextmanager
-async def models(job: Job) -> AsyncIterator[Any]:
+async def models(job: Job) -> "AsyncIterator[Cast]":
     """The cast, closed at the end."""
     from preflexor_agents import session
 
@@ -145,7 +159,7 @@ async def models(job: Job) -> AsyncIterator[Any]:
 
 
 @contextmanager
-def stops_on_interrupt(control: Any) -> "Iterator[None]":
+def stops_on_interrupt(control: "Control") -> "Iterator[None]":
     """The first ctrl-c ends the run with the best answer so far; a second one ends the program."""
     loop = asyncio.get_running_loop()
 
