@@ -1,6 +1,8 @@
 """`preflexor trace`: look at a run again, without a model."""
 
+import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,8 @@ import click
 from preflexor_agents.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from preflexor_agents.trace import Timed
 
 
@@ -53,34 +57,29 @@ def replay(*, file: Path, speed: float) -> None:
     """Print the run as it was shown when it happened."""
     from rich.console import Console
 
-    from preflexor_agents.cli.show import Printer, show_answer
-    from preflexor_agents.events import Cited, RunFinished
-
-    out = Console(highlight=False)
-    printer = Printer(out)
-    citations: tuple = ()  # type: ignore[type-arg]
-    before = 0.0
-    for t_s, event in _read(file):
-        if speed:
-            time.sleep(max(0.0, t_s - before) / speed)
-        before = t_s
-        printer.show(event)
-        if isinstance(event, Cited):
-            citations = event.citations
-        if isinstance(event, RunFinished):
-            show_answer(out, event.answer, citations, integrated=event.integrated)
+    _play(_read(file), Console(highlight=False), speed=speed)
 
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["json", "markdown"]), default="json", help="json: as ask --json.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["json", "markdown", "svg"]),
+    default="json",
+    help="json: as ask --json; svg: a picture of the terminal.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: standard output.")
 def export(*, file: Path, kind: str, out: Path | None) -> None:
-    """Write the run as one JSON object or as Markdown."""
+    """Write the run as one JSON object, as Markdown, or as a picture of the terminal."""
     from preflexor_agents.report import as_markdown, report
 
-    result = report(t.event for t in _read(file))
-    text = json.dumps(result, ensure_ascii=False, indent=2) + "\n" if kind == "json" else as_markdown(result)
+    timed = _read(file)
+    result = report(t.event for t in timed)
+    if kind == "json":
+        text = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = as_markdown(result) if kind == "markdown" else _picture(timed)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -92,6 +91,34 @@ def export(*, file: Path, kind: str, out: Path | None) -> None:
         partial.replace(out)
     except OSError as e:
         raise InputError(f"can not write {out}: {e.strerror}; name a writable place") from None
+
+
+def _play(timed: "list[Timed]", out: "Console", *, speed: float) -> None:
+    from preflexor_agents.cli.show import Printer, show_answer
+    from preflexor_agents.events import Citation, Cited, RunFinished
+
+    printer = Printer(out)
+    citations: tuple[Citation, ...] = ()
+    before = 0.0
+    for t_s, event in timed:
+        if speed:
+            time.sleep(max(0.0, t_s - before) / speed)
+        before = t_s
+        printer.show(event)
+        if isinstance(event, Cited):
+            citations = event.citations
+        if isinstance(event, RunFinished):
+            show_answer(out, event.answer, citations, integrated=event.integrated)
+
+
+def _picture(timed: "list[Timed]") -> str:
+    """The run on a terminal as SVG, with no address of a font server in it."""
+    from rich.console import Console
+
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False)
+    _play(timed, console, speed=0)
+    svg = console.export_svg(title="preflexor ask")
+    return re.sub(r"@font-face\s*\{[^}]*\}", "", svg)
 
 
 def _read(file: Path) -> "list[Timed]":
