@@ -1,16 +1,8 @@
 """`preflexor demo`: the main job on the bundled model and library."""
 
 import asyncio
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from preflexor_agents.store import Store
 
 QUESTION = "How tough is nacre?"
 
@@ -26,7 +18,8 @@ def command(*, question: str) -> None:
 
     from rich.console import Console
 
-    from preflexor_agents.cli import ask
+    from preflexor_agents.cli.library import bundled_library
+    from preflexor_agents.cli.running import Job, run
     from preflexor_agents.settings import load, reflect_config
 
     watch = Console(stderr=True, highlight=False)
@@ -35,8 +28,8 @@ def command(*, question: str) -> None:
     library.close()
     settings = load({"model": "nano", "store": str(path)})
     config = replace(reflect_config(settings), candidates=settings.candidates or 3)
-    job = ask.Job(question=question, settings=settings, config=config, models={}, trace=None, as_json=False)
-    code = asyncio.run(ask.run(job))
+    job = Job(question=question, settings=settings, config=config, models={}, trace=None, as_json=False)
+    code = asyncio.run(run(job))
     if code == 0:
         watch.print(
             "\nSee this run again without a model:  preflexor trace replay FILE"
@@ -47,18 +40,3 @@ def command(*, question: str) -> None:
             soft_wrap=True,
         )
     raise SystemExit(code)
-
-
-def bundled_library(watch: "Console") -> "Store":
-    """The store of the bundled notes, made or brought up to date."""
-    import platformdirs
-
-    from preflexor_agents.store import Store
-
-    path = Path(platformdirs.user_data_dir("preflexor", appauthor=False)) / "bundled-library.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store = Store.open(path, embedder="hash")
-    notes = Path(str(files("preflexor_agents") / "data" / "library"))
-    report = store.ingest([notes])
-    watch.print(f"bundled library: {report}", style="dim", markup=False, soft_wrap=True)
-    return store

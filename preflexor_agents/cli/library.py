@@ -1,0 +1,39 @@
+"""Which knowledge store a question is asked against."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preflexor_agents.settings import Settings
+    from preflexor_agents.store import Store
+
+
+def open_library(settings: "Settings", watch: "Console") -> "Store | None":
+    """The store to search; for nano without a store of the user's own, the bundled library; else none."""
+    from preflexor_agents.settings import default_store
+    from preflexor_agents.store import Store
+
+    if settings.store.exists() or settings.store != default_store():
+        return Store.open(settings.store, create=False)
+    if settings.model == "nano":
+        return bundled_library(watch)
+    watch.print("no knowledge store yet: answering without passages (preflexor ingest PATH… makes one)", style="dim")
+    return None
+
+
+def bundled_library(watch: "Console") -> "Store":
+    """The store of the bundled notes, made or brought up to date."""
+    import platformdirs
+
+    from preflexor_agents.store import Store
+
+    path = Path(platformdirs.user_data_dir("preflexor", appauthor=False)) / "bundled-library.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store.open(path, embedder="hash")
+    notes = Path(str(files("preflexor_agents") / "data" / "library"))
+    report = store.ingest([notes])
+    watch.print(f"bundled library: {report}", style="dim", markup=False, soft_wrap=True)
+    return store
