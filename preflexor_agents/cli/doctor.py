@@ -1,9 +1,9 @@
 """`preflexor doctor`: what is installed, what runs, and the command that fixes what does not."""
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -50,7 +50,7 @@ class Check:
     """A command, or what to do in words."""
 
 
-@click.command
+@click.command(short_help="Check what is installed and how to fix what is not.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(ctx: click.Context, *, as_json: bool) -> None:
@@ -175,20 +175,29 @@ def settings() -> Check:
 
 def ollama() -> Check:
     """Whether an Ollama server answers, and the models it has."""
-    import httpx
-    import ollama as client
+    from preflexor_agents.backends.ollama_server import FAILURES, server_url
 
-    host = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
     try:
-        models = sorted(m.model or "" for m in client.Client(timeout=OLLAMA_TIMEOUT_S).list().models)
-    except (OSError, httpx.HTTPError, client.ResponseError, ValueError) as e:
-        why = " ".join(str(e).split()).split(". ")[0]
+        url = server_url()
+    except ConfigError as e:
+        return Check(name="Ollama", status="warning", detail=str(e), fix="correct or unset OLLAMA_HOST")
+    try:
+        models = asyncio.run(ollama_models(url))
+    except (TimeoutError, *FAILURES) as e:
+        why = " ".join(str(e).split()).split(". ")[0] or "it does not answer"
         fix = "install it from https://ollama.com/download, then: ollama serve"
-        return Check(name="Ollama", status="absent", detail=f"no server at {host}: {why}", fix=fix)
+        return Check(name="Ollama", status="absent", detail=f"no server at {url}: {why}", fix=fix)
     if not models:
-        detail = f"at {host}, without a model"
-        return Check(name="Ollama", status="absent", detail=detail, fix="ollama pull qwen3:4b")
-    return Check(name="Ollama", status="ok", detail=f"at {host}: {', '.join(models)}")
+        return Check(name="Ollama", status="absent", detail=f"at {url}, without a model", fix="ollama pull qwen3:4b")
+    return Check(name="Ollama", status="ok", detail=f"at {url}: {', '.join(models)}")
+
+
+async def ollama_models(url: str) -> list[str]:
+    """Names of the models that the server has."""
+    from preflexor_agents.backends.ollama_server import connect
+
+    async with connect(url) as client, asyncio.timeout(OLLAMA_TIMEOUT_S):
+        return sorted(model.model or "" for model in (await client.list()).models)
 
 
 def installed_extra(extra: str, modules: tuple[str, ...]) -> Check:
