@@ -31,6 +31,7 @@ from preflexor_training.nano.tokenizer import chat_text, load_tokenizer, train_t
 log = logging.getLogger("preflexor.nano")
 
 LOG_EVERY_S, PROBE_EVERY_S, SAVE_EVERY_S = 30.0, 180.0, 300.0
+TOKENIZER_EPISODES, PROBE_EPISODES = 3000, 40
 
 
 @dataclass(slots=True)
@@ -174,10 +175,10 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
     ]
 
 
-def _texts(recipe: Recipe, *, episodes: int = 3000) -> Iterable[str]:
+def _texts(recipe: Recipe) -> Iterable[str]:
     """What the tokenizer learns its merges from: one dialogue of each episode, and the replies of all."""
     rng = random.Random(recipe.seed)
-    for n in range(episodes):
+    for n in range(TOKENIZER_EPISODES):
         made = episode(rng, split="train", stage=n % 3).dialogues
         yield chat_text(made[0].messages)
         yield from (d.given + d.completion for d in made)
@@ -213,9 +214,9 @@ class Tally:
 class Probes:
     """Held-out dialogues: the share whose whole reply is the likeliest token by token, which is greedy exact match."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, episodes: int = 40) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         rng = random.Random(4711)
-        made = [d for _ in range(episodes) for d in episode(rng, split="heldout", stage=2).dialogues]
+        made = [d for _ in range(PROBE_EPISODES) for d in episode(rng, split="heldout", stage=2).dialogues]
         self._tokens = [encode(d, tokenizer) for d in made]
 
     @torch.no_grad()
