@@ -1,0 +1,34 @@
+"""Models that can be asked, each opened by its SPEC. Nothing heavy is imported before a model is opened."""
+
+from pathlib import Path
+
+from preflexor_agents.backends.base import Backend
+from preflexor_agents.errors import ModelError
+
+FORMS = "nano (bundled), ollama:NAME, gguf:PATH"
+_PLANNED = ("mlx", "openai")
+
+
+async def open_backend(spec: str) -> Backend:
+    """Open the model that a SPEC names, off the event loop.
+
+    Raises:
+        ModelError: the SPEC has no known form, or its model cannot be used.
+        BackendError: the server that has the model does not answer.
+    """
+    kind, colon, name = spec.strip().partition(":")
+    if kind == "nano" and not colon:
+        from preflexor_agents.backends.llamacpp import LlamaCppBackend
+
+        return await LlamaCppBackend.open_nano()
+    if kind == "gguf" and name:
+        from preflexor_agents.backends.llamacpp import LlamaCppBackend
+
+        return await LlamaCppBackend.open(Path(name).expanduser(), spec=spec.strip())
+    if kind == "ollama" and name:
+        from preflexor_agents.backends.ollama import OllamaBackend
+
+        return await OllamaBackend.open(name)
+    if kind in _PLANNED and name:
+        raise ModelError(f"models of the form {kind}:… are not available yet ({spec!r}); use one of: {FORMS}")
+    raise ModelError(f"{spec!r} names no model; use one of: {FORMS}")

@@ -1,0 +1,137 @@
+"""Opens a GGUF file with llama.cpp, or says in one line why it cannot be used."""
+
+import ctypes
+import os
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import llama_cpp
+
+from preflexor_agents.backends.decode import PIECE_TOK, Decoder
+from preflexor_agents.errors import ModelError
+
+_LOG_ERROR, _LOG_CONTINUED = 4, 5
+_ANOTHER = "use a file of an instruction-tuned model, or convert the model again with its chat template"
+
+
+@dataclass(slots=True)
+class ModelFile:
+    """A loaded model; `close` frees it, after everything made from it."""
+
+    path: Path
+    pointer: int
+    vocabulary: int
+    """llama.cpp's vocabulary, part of the model."""
+    trained_tok: int
+    """Context that the model was trained with."""
+    chat_template: str
+    """Jinja source."""
+
+    def decoder(self, *, context_tok: int, threads: int) -> Decoder:
+        """A new context. Raises ModelError if there is not enough memory for it."""
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = context_tok
+        params.n_batch = params.n_ubatch = PIECE_TOK
+        params.n_threads = params.n_threads_batch = threads
+        _log().errors.clear()
+        context: int | None = llama_cpp.llama_init_from_model(self.pointer, params)
+        if context is None:
+            raise ModelError(f"no context of {context_tok} tokens{_reason()}; close other programs")
+        return Decoder(context)
+
+    def close(self) -> None:
+        """Free the model. Idempotent."""
+        if self.pointer:
+            llama_cpp.llama_model_free(self.pointer)
+            self.pointer = 0
+
+
+def load(path: Path) -> ModelFile:
+    """Load a model that can chat; layers go to a GPU where llama.cpp was built for one.
+
+    Raises:
+        ModelError: the file is missing, damaged, no GGUF, no text generator, or has no chat template.
+    """
+    _check_magic(path)
+    _log().errors.clear()
+    pointer: int | None = llama_cpp.llama_model_load_from_file(
+        os.fsencode(path), llama_cpp.llama_model_default_params()
+    )
+    if pointer is None:
+        raise ModelError(f"{path} cannot be loaded{_reason()}; download or convert it again")
+    try:
+        template = _chat_template(path, pointer)
+    except ModelError:
+        llama_cpp.llama_model_free(pointer)
+        raise
+    return ModelFile(
+        path=path,
+        pointer=pointer,
+        vocabulary=llama_cpp.llama_model_get_vocab(pointer),
+        trained_tok=llama_cpp.llama_model_n_ctx_train(pointer),
+        chat_template=template,
+    )
+
+
+def _check_magic(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ModelError(f"model file {path} does not exist; give the path of a GGUF file") from None
+    except OSError as e:
+        raise ModelError(f"model file {path} cannot be read: {e.strerror or e}; give the path of a GGUF file") from None
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file; convert the model to GGUF, or give another file")
+
+
+def _chat_template(path: Path, pointer: int) -> str:
+    architecture = _metadata(pointer, "general.architecture")
+    pools = _metadata(pointer, f"{architecture}.pooling_type") not in ("", "0")
+    causal = _metadata(pointer, f"{architecture}.attention.causal") != "false"
+    if pools or not causal or llama_cpp.llama_model_has_encoder(pointer):
+        raise ModelError(f"{path} ({architecture or 'unknown'}) is no text generator but makes embeddings; {_ANOTHER}")
+    template: bytes | None = llama_cpp.llama_model_chat_template(pointer, None)
+    if not template:
+        raise ModelError(f"{path} has no chat template; {_ANOTHER}")
+    return template.decode("utf-8", errors="replace")
+
+
+def _metadata(pointer: int, key: str) -> str:
+    """A metadata value as text, cut at 255 bytes; empty if it is not there."""
+    out = ctypes.create_string_buffer(256)
+    found = llama_cpp.llama_model_meta_val_str(pointer, key.encode(), out, len(out))
+    return out.value.decode("utf-8", errors="replace") if found >= 0 else ""
+
+
+class _Log(NamedTuple):
+    errors: deque[str]
+    callback: object
+    """llama.cpp holds a bare pointer to it, so it must stay alive."""
+
+
+@cache
+def _log() -> _Log:
+    """llama.cpp's latest errors; the first call makes it ready, and silent on stderr."""
+    errors: deque[str] = deque(maxlen=8)
+    level_of_line = _LOG_ERROR
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def keep(level: int, text: bytes, _: object) -> None:
+        nonlocal level_of_line
+        level_of_line = level_of_line if level == _LOG_CONTINUED else level
+        if level_of_line == _LOG_ERROR:
+            errors.append(" ".join(text.decode("utf-8", errors="replace").split()))
+
+    llama_cpp.llama_log_set(keep, None)
+    llama_cpp.llama_backend_init()
+    return _Log(errors, keep)
+
+
+def _reason() -> str:
+    """llama.cpp's error in words, to be put behind what failed."""
+    lines = [line.split("error loading model: ")[-1] for line in _log().errors if line]
+    return f": {lines[0]}" if lines else ""

@@ -1,0 +1,179 @@
+"""Renders a model's chat template so that its own text and the messages' text can be told apart afterwards.
+
+The template (Jinja, itself not trusted: it runs in a sandbox) sees placeholders instead of the contents. So whatever
+it writes is its own and may hold control tokens, and whatever stands in a message is plain text.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, NoReturn
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from preflexor_agents.errors import ModelError
+from preflexor_agents.prompts import Message
+
+_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_PLACEHOLDER = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+class Span(NamedTuple):
+    """A piece of a prompt."""
+
+    text: str
+    trusted: bool
+    """Whether it is the template's own text, in which control tokens count."""
+
+
+class ChatTemplate:
+    """A compiled chat template."""
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        """Compile.
+
+        Raises:
+            ModelError: the source is no valid Jinja.
+        """
+        env = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
+        )
+        env.filters["tojson"] = _tojson
+        env.globals.update(raise_exception=_raise, strftime_now=lambda form: datetime.now().strftime(form))
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        try:
+            self._template = env.from_string(source)
+        except (TemplateError, RecursionError) as e:
+            raise ModelError(
+                f"the model's chat template is broken: {_line(e)}; use another file of the model"
+            ) from None
+
+    def render(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[Span, ...]:
+        """The prompt up to where the reply begins.
+
+        A template that rejects or leaves out a system message gets it at the head of the first user turn; one
+        that wants user and assistant to alternate gets neighbouring turns of a role as one.
+
+        Args:
+            messages: the turns.
+            thinking: what a template that can switch thinking is told.
+
+        Raises:
+            ModelError: the template cannot render such turns.
+        """
+        why = "it leaves out a message"
+        for shape in _shapes(messages):
+            for content_of in _CONTENT_FORMS:
+                try:
+                    text = self._text(shape, content_of, thinking)
+                except _FAILURES as e:
+                    why = _line(e)
+                    continue
+                spans = _spans(text, shape)
+                if spans is not None:
+                    return spans
+        roles = ", ".join(m.role for m in messages)
+        raise ModelError(f"the model's chat template cannot render the turns {roles}: {why}; use another model")
+
+    def _text(self, messages: Sequence[Message], content_of: Callable[[str], Any], thinking: bool) -> str:
+        return self._template.render(
+            messages=[{"role": m.role, "content": content_of(_hide(n, m.content))} for n, m in enumerate(messages)],
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+            tools=None,
+            documents=None,
+            **self._tokens,
+        )
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what to train on; for a prompt it means nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+_CONTENT_FORMS: tuple[Callable[[str], Any], ...] = (
+    lambda text: text,
+    lambda text: [{"type": "text", "text": text}],
+)
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _hide(number: int, content: str) -> str:
+    """A placeholder with the white space around the content, which many templates trim."""
+    core = content.strip()
+    if not core:
+        return content
+    start = content.index(core)
+    return f"{content[:start]}{_OPEN}{number}{_CLOSE}{content[start + len(core) :]}"
+
+
+def _spans(text: str, messages: Sequence[Message]) -> tuple[Span, ...] | None:
+    """The rendered text with the contents back in place; None if one is missing."""
+    parts = _PLACEHOLDER.split(text)
+    shown = {int(number) for number in parts[1::2]}
+    if any(m.content.strip() and n not in shown for n, m in enumerate(messages)):
+        return None
+    spans = [
+        Span(messages[int(part)].content.strip(), trusted=False) if n % 2 else Span(part, trusted=True)
+        for n, part in enumerate(parts)
+    ]
+    return tuple(span for span in spans if span.text)
+
+
+def _shapes(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """The turns as they are, then in shapes that stricter templates take."""
+    yield messages
+    folded = _folded(messages)
+    if folded != list(messages):
+        yield folded
+    merged = _merged(messages)
+    if merged != list(messages):
+        yield merged
+        yield _merged(folded)
+
+
+def _folded(messages: Sequence[Message]) -> list[Message]:
+    """The system messages at the head of the first user turn."""
+    system = [m.content for m in messages if m.role == "system"]
+    turns = [m for m in messages if m.role != "system"]
+    first = next((n for n, m in enumerate(turns) if m.role == "user"), None)
+    if not system:
+        return turns
+    if first is None:
+        return [Message("user", "\n\n".join(system)), *turns]
+    turns[first] = Message("user", "\n\n".join([*system, turns[first].content]))
+    return turns
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """Neighbouring turns of one role as one."""
+    turns: list[Message] = []
+    for message in messages:
+        if turns and turns[-1].role == message.role:
+            turns[-1] = Message(message.role, f"{turns[-1].content}\n\n{message.content}")
+        else:
+            turns.append(message)
+    return turns
