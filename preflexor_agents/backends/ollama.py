@@ -1,0 +1,340 @@
+"""Models served by Ollama: `ollama:NAME`, on OLLAMA_HOST or this machine.
+
+The server is asked with explicit context, seed and sampling, and its habits are dealt with: thinking that arrives
+in a field of its own or as tags in the text, a template that may not let us continue a turn, control strings that
+it would obey in any text, prompts that it cuts without a word.
+"""
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import httpx
+import ollama
+
+from preflexor_agents.backends.base import Completion, Delta, FinishReason, Request
+from preflexor_agents.backends.ollama_model import OllamaModel, find_model, twins
+from preflexor_agents.backends.ollama_prompt import (
+    NEUTRALISED,
+    PREFILL_NOTES,
+    Prefill,
+    continued,
+    control_strings,
+    disarmed,
+    prefill_way,
+    turns,
+    with_thinking,
+)
+from preflexor_agents.backends.ollama_server import FAILURES, connect, connect_plain, failure, rendered, server_url
+from preflexor_agents.config import Sampling
+from preflexor_agents.errors import BackendError
+from preflexor_agents.events import Channel, Usage
+from preflexor_agents.markup import SectionParser
+from preflexor_agents.prompts import Message
+
+BYTES_PER_TOK = 4
+"""Ordinary English prose; the server offers no tokenizer."""
+MOST_BYTES_PER_TOK = 8
+"""Text that is longer than this many bytes for each token of the context cannot fit."""
+TURN_TOK = 6
+"""Markers around a message."""
+
+CACHE_UNKNOWN = "Ollama does not say how many prompt tokens came from its cache: 0 is reported"
+UNCOUNTED = "Ollama did not count the prompt: its tokens are an estimate"
+ENDED_EARLY = "Ollama ended the reply without a last word (it stops a model that repeats itself)"
+NOT_JSON = "the answer is not JSON although a schema was asked for"
+
+
+class OllamaBackend:
+    """One model on an Ollama server. Made by `open`; safe for calls that overlap."""
+
+    def __init__(
+        self, client: ollama.AsyncClient, model: OllamaModel, *, url: str, notes: tuple[str, ...] = ()
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._url = url
+        self._control = control_strings(model.template)
+        self._plain: httpx.AsyncClient | None = None
+        self._way: Prefill | None = None
+        self._untold = (CACHE_UNKNOWN, *notes)
+
+    @classmethod
+    async def open(cls, name: str) -> "OllamaBackend":
+        """Find the server and the model; nothing is loaded yet.
+
+        Raises:
+            ConfigError: OLLAMA_HOST is no address.
+            BackendError: no Ollama server there.
+            ModelError: the model is not installed, or cannot chat.
+        """
+        url = server_url()
+        client = connect(url)
+        try:
+            model = await find_model(client, name, url=url)
+            same = await twins(client, model, url=url)
+        except BaseException:
+            await client.close()  # type: ignore[no-untyped-call]
+            raise
+        garbled = (
+            "is loaded with the same weights and another template: if replies are garbled, stop it with: ollama stop"
+        )
+        return cls(client, model, url=url, notes=tuple(f"{other} {garbled} {other}" for other in same))
+
+    @property
+    def spec(self) -> str:
+        """The model SPEC."""
+        return f"ollama:{self._model.name}"
+
+    @property
+    def context_tok(self) -> int:
+        """Tokens of prompt and reply together; asked for explicitly in every call."""
+        return self._model.context_tok
+
+    @property
+    def native_tags(self) -> bool:
+        """Whether the server or the template knows thinking tags for this model."""
+        return self._model.native_tags
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
+        """Stream one reply; see `Backend.generate`. Closing it closes the connection, which stops the server."""
+        started = time.monotonic()
+        call = await self._call(request)
+        reply = _Reply(structured=request.json_schema is not None, prefilled=call.prefilled)
+        try:
+            pieces = cast(AsyncGenerator[Any, None], await self._send(call))
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    for delta in reply.take(piece):
+                        yield delta
+        except FAILURES as e:
+            raise failure(e, url=self._url, name=self._model.name, arrived=reply.arrived) from e
+        for delta in reply.rest():
+            yield delta
+        if reply.last is None and not reply.arrived:
+            raise BackendError(f"Ollama ended the reply of {self._model.name} before its first token; ask again")
+        told, self._untold = self._untold, ()
+        usage, notes = self._usage(reply.last, call)
+        yield reply.completion(usage, seconds=time.monotonic() - started, notes=(*call.notes, *notes, *told))
+
+    async def count_tok(self, messages: tuple[Message, ...]) -> int:
+        """An estimate from the length of the text."""
+        return sum(TURN_TOK + -(-_size(m.content) // BYTES_PER_TOK) for m in messages)
+
+    async def aclose(self) -> None:
+        """Close the connections. The server keeps the model loaded for as long as it likes."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+        if self._plain is not None:
+            await self._plain.aclose()
+
+    async def _call(self, request: Request) -> "_Call":
+        """The request in Ollama's terms. Raises BackendError if it cannot fit."""
+        size = sum(_size(m.content) for m in request.messages) + _size(request.thinking or "")
+        estimate = await self.count_tok(request.messages) + _size(request.thinking or "") // BYTES_PER_TOK
+        if size > self.context_tok * MOST_BYTES_PER_TOK:
+            raise BackendError(
+                f"the prompt is about {estimate} tokens and {self._model.name} takes {self.context_tok};"
+                " shorten the question or use fewer passages"
+            )
+        sent = turns(request.messages, self._control)
+        call = _Call(
+            messages=list(sent.messages),
+            options=self._options(request),
+            schema=dict(request.json_schema) if request.json_schema is not None else None,
+            think=request.json_schema is None if self._model.thinks else None,
+            estimate=estimate,
+            notes=sent.notes,
+        )
+        if request.thinking is not None:
+            await self._prefill(call, request.thinking.strip())
+        elif self._parsed(call):
+            call.prompt = await rendered(self._http, self._body(call))
+        return call
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """Made when first needed: it takes 70 ms."""
+        if self._plain is None:
+            self._plain = connect_plain(self._url)
+        return self._plain
+
+    def _parsed(self, call: "_Call") -> bool:
+        """Whether the server would wait for thinking to end before it obeys the schema; a raw prompt it obeys at once.
+
+        So do the built-in parsers, although thinking is off; harmony models think in any case.
+        """
+        return call.schema is not None and self._model.thinks and self._model.parser not in ("", "harmony")
+
+    async def _prefill(self, call: "_Call", thinking: str) -> None:
+        """Put finished thinking where the model goes on after it, and say how if not in the usual way."""
+        if self._way is None:
+            self._way = await prefill_way(self._http, self._model, options={"num_ctx": self.context_tok})
+        safe, way = disarmed(thinking, self._control), self._way
+        if safe != thinking and NEUTRALISED not in call.notes:
+            call.notes += (NEUTRALISED,)
+        if way in PREFILL_NOTES:
+            call.notes += (PREFILL_NOTES[way],)
+        if way == "raw" or (way != "quoted" and self._parsed(call)):
+            # With thinking off, a template may write an empty section before the reply.
+            prompt = await rendered(self._http, {**self._body(call), **({"think": True} if self._model.thinks else {})})
+            if prompt is None:
+                raise BackendError(f"Ollama at {self._url} would not show the prompt of {self._model.name}; ask again")
+            call.prompt = continued(prompt, self._model.tags, safe)
+        else:
+            call.messages = with_thinking(call.messages, self._model.tags, safe, way=way)
+            if way == "quoted" and self._model.thinks:
+                call.think = False
+        call.prefilled = way != "quoted"
+
+    def _options(self, request: Request) -> dict[str, Any]:
+        sampling: Sampling = request.sampling
+        options: dict[str, Any] = {
+            "num_ctx": self.context_tok,
+            "num_predict": sampling.max_tok,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "repeat_penalty": sampling.repeat_penalty,
+            "seed": request.seed,
+        }
+        if request.stop:
+            options["stop"] = [*self._model.stops, *request.stop]
+        return options
+
+    def _body(self, call: "_Call") -> dict[str, Any]:
+        body = {"model": self._model.name, "messages": call.messages, "options": call.options}
+        return body if call.think is None else {**body, "think": call.think}
+
+    async def _send(self, call: "_Call") -> AsyncIterator[Any]:
+        name, think = self._model.name, call.think
+        if call.prompt is None:
+            return await self._client.chat(
+                name, call.messages, stream=True, think=think, format=call.schema, options=call.options
+            )
+        return await self._client.generate(
+            name,
+            call.prompt,
+            raw=True,
+            stream=True,
+            think=None if think is None else False,
+            format=call.schema,
+            options=call.options,
+        )
+
+    def _usage(self, last: Any, call: "_Call") -> tuple[Usage, tuple[str, ...]]:
+        """Tokens as the server counted them, and what looks wrong about them."""
+        counted = getattr(last, "prompt_eval_count", None)
+        generated = getattr(last, "eval_count", None) or 0
+        if not counted:
+            return Usage(prompt=call.estimate, generated=generated), (UNCOUNTED,) if last is not None else ()
+        usage = Usage(prompt=counted, generated=generated)
+        filled = counted >= self.context_tok - 1
+        missing = call.estimate > self.context_tok // 2 and counted < 0.6 * call.estimate
+        if filled or missing:
+            return usage, (
+                f"Ollama may have cut the prompt: it read {counted} tokens of about {call.estimate},"
+                f" num_ctx is {self.context_tok}",
+            )
+        return usage, ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """A request in Ollama's terms; with a `prompt` it goes out raw."""
+
+    messages: list[dict[str, str]]
+    options: dict[str, Any]
+    schema: dict[str, Any] | None
+    think: bool | None
+    estimate: int
+    notes: tuple[str, ...] = ()
+    prompt: str | None = None
+    prefilled: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reply:
+    """A reply as it comes in: the server's thinking field, and the text told apart by its tags."""
+
+    structured: bool
+    prefilled: bool
+    last: Any = None
+    arrived: int = 0
+    _thinking: list[str] = field(default_factory=list)
+    _json: list[str] = field(default_factory=list)
+    _parser: SectionParser | None = None
+
+    def take(self, piece: Any) -> list[Delta]:
+        """What one piece of the stream adds."""
+        if piece.done:
+            self.last = piece
+        thinking, text = _texts(piece)
+        self.arrived += len(thinking) + len(text)
+        found: list[tuple[Channel, str]] = [("thinking", thinking)] if thinking else []
+        if thinking:
+            self._thinking.append(thinking)
+        if text and self.structured:
+            self._json.append(text)
+            found.append(("answer", text))
+        elif text:
+            found += self._sections().feed(text)
+        return [Delta(channel, words) for channel, words in found]
+
+    def rest(self) -> list[Delta]:
+        """What was held back because it looked like the beginning of a tag."""
+        return [Delta(channel, words) for channel, words in self._sections().release()]
+
+    def completion(self, usage: Usage, *, seconds: float, notes: tuple[str, ...]) -> Completion:
+        """The whole reply."""
+        sections = self._sections().finish()
+        thinking = "\n".join(t for t in ("".join(self._thinking).strip(), sections.thinking) if t)
+        answer = "".join(self._json).strip() if self.structured else sections.answer
+        reason: FinishReason = "stop"
+        problems = list(sections.problems)
+        if self.last is None:
+            reason = "length"
+            problems.append(ENDED_EARLY)
+        elif self.last.done_reason == "length":
+            reason = "length"
+        if self._thinking and reason == "length" and not answer and not sections.segments:
+            problems.append("thinking was not closed")
+        if self.structured and not _is_json(answer):
+            problems.append(NOT_JSON)
+        return Completion(
+            thinking=thinking,
+            reflection=sections.reflection,
+            answer=answer,
+            finish_reason=reason,
+            usage=usage,
+            seconds=seconds,
+            notes=(*problems, *notes),
+        )
+
+    def _sections(self) -> SectionParser:
+        """Made with the first text: by then it is known whether thinking came before it."""
+        if self._parser is None:
+            opened: Literal["answer"] | None = "answer" if self.prefilled or self._thinking else None
+            self._parser = SectionParser(opened=opened)
+        return self._parser
+
+
+def _texts(piece: Any) -> tuple[str, str]:
+    """Thinking and text of a piece of /api/chat or /api/generate."""
+    if isinstance(piece, ollama.ChatResponse):
+        return piece.message.thinking or "", piece.message.content or ""
+    return piece.thinking or "", piece.response or ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
