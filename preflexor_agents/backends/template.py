@@ -68,9 +68,9 @@ class ChatTemplate:
         """
         why = "it leaves out a message"
         for shape in _shapes(messages):
-            for content_of in _CONTENT_FORMS:
+            for form in _FORMS:
                 try:
-                    text = self._text(shape, content_of, thinking)
+                    text = self._text(shape, form, thinking)
                 except _FAILURES as e:
                     why = _line(e)
                     continue
@@ -80,12 +80,12 @@ class ChatTemplate:
         roles = ", ".join(m.role for m in messages)
         raise ModelError(f"the model's chat template cannot render the turns {roles}: {why}; use another model")
 
-    def _text(self, messages: Sequence[Message], content_of: Callable[[str], Any], thinking: bool) -> str:
+    def _text(self, messages: Sequence[Message], form: "_Form", thinking: bool) -> str:
         return self._template.render(
-            messages=[{"role": m.role, "content": content_of(_hide(n, m.content))} for n, m in enumerate(messages)],
+            messages=[{"role": m.role, "content": form.content(_hide(n, m.content))} for n, m in enumerate(messages)],
             add_generation_prompt=True,
             enable_thinking=thinking,
-            tools=None,
+            tools=form.tools,
             documents=None,
             **self._tokens,
         )
@@ -101,9 +101,17 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-_CONTENT_FORMS: tuple[Callable[[str], Any], ...] = (
-    lambda text: text,
-    lambda text: [{"type": "text", "text": text}],
+class _Form(NamedTuple):
+    """How a template may want its variables."""
+
+    content: Callable[[str], Any]
+    tools: list[Any] | None
+
+
+_FORMS = (
+    _Form(content=str, tools=None),
+    _Form(content=lambda text: [{"type": "text", "text": text}], tools=None),
+    _Form(content=str, tools=[]),
 )
 
 
