@@ -43,7 +43,7 @@ TURN_TOK = 6
 """Markers around a message."""
 
 CACHE_UNKNOWN = "Ollama does not say how many prompt tokens came from its cache: 0 is reported"
-UNCOUNTED = "Ollama did not count the prompt: its tokens are an estimate"
+UNCOUNTED = "Ollama did not count all tokens: what it left out is an estimate"
 ENDED_EARLY = "Ollama ended the reply without a last word (it stops a model that repeats itself)"
 NOT_JSON = "the answer is not JSON although a schema was asked for"
 
@@ -117,7 +117,7 @@ class OllamaBackend:
         if reply.last is None and not reply.arrived:
             raise BackendError(f"Ollama ended the reply of {self._model.name} before its first token; ask again")
         told, self._untold = self._untold, ()
-        usage, notes = self._usage(reply.last, call)
+        usage, notes = self._usage(reply, call)
         yield reply.completion(usage, seconds=time.monotonic() - started, notes=(*call.notes, *notes, *told))
 
     async def count_tok(self, messages: tuple[Message, ...]) -> int:
@@ -137,7 +137,7 @@ class OllamaBackend:
         if size > self.context_tok * MOST_BYTES_PER_TOK:
             raise BackendError(
                 f"the prompt is about {estimate} tokens and {self._model.name} takes {self.context_tok};"
-                " shorten the question or use fewer passages"
+                " ask a shorter question, use fewer passages, or give the model a larger `PARAMETER num_ctx`"
             )
         sent = turns(request.messages, self._control)
         call = _Call(
@@ -224,12 +224,13 @@ class OllamaBackend:
             options=call.options,
         )
 
-    def _usage(self, last: Any, call: "_Call") -> tuple[Usage, tuple[str, ...]]:
+    def _usage(self, reply: "_Reply", call: "_Call") -> tuple[Usage, tuple[str, ...]]:
         """Tokens as the server counted them, and what looks wrong about them."""
-        counted = getattr(last, "prompt_eval_count", None)
-        generated = getattr(last, "eval_count", None) or 0
+        if reply.last is None:
+            return Usage(prompt=call.estimate, generated=-(-reply.arrived // BYTES_PER_TOK)), (UNCOUNTED,)
+        counted, generated = reply.last.prompt_eval_count, reply.last.eval_count or 0
         if not counted:
-            return Usage(prompt=call.estimate, generated=generated), (UNCOUNTED,) if last is not None else ()
+            return Usage(prompt=call.estimate, generated=generated), (UNCOUNTED,)
         usage = Usage(prompt=counted, generated=generated)
         filled = counted >= self.context_tok - 1
         missing = call.estimate > self.context_tok // 2 and counted < 0.6 * call.estimate

@@ -73,11 +73,9 @@ def turns(messages: Sequence[Message], control: frozenset[str]) -> Turns:
 
 
 def prefix(tags: tuple[str, str], thinking: str) -> str:
-    """The beginning of a reply whose thinking is done; `<think>` models are used to line breaks."""
+    """The beginning of a reply whose thinking is done, as the models are trained to write it."""
     opening, closing = tags
-    if opening == "<think>":
-        return f"{opening}\n{thinking}\n{closing}\n\n"
-    return f"{opening}{thinking}{closing}"
+    return f"{opening}\n{thinking}\n{closing}" + ("\n\n" if opening == "<think>" else "")
 
 
 def continued(prompt: str, tags: tuple[str, str], thinking: str) -> str:

@@ -111,7 +111,9 @@ def _refusal(error: ollama.ResponseError, *, url: str, name: str, so_far: str) -
             return ModelError(f"Ollama has no model {name!r}; get it with: ollama pull {name}")
         return _not_ollama(url)
     if "context size" in said or "context length" in said:
-        return BackendError(f"the prompt does not fit {name} ({said}); use fewer passages or a larger num_ctx")
+        return BackendError(
+            f"the prompt does not fit {name} ({said}); use fewer passages or a larger `PARAMETER num_ctx`"
+        )
     return BackendError(f"Ollama could not go on with {name}{so_far}: {said}")
 
 

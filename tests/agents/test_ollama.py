@@ -4,11 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import ollama
 import pytest
 
+from preflexor_agents.backends import ollama_server
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request
 from preflexor_agents.backends.ollama import CACHE_UNKNOWN, ENDED_EARLY, NOT_JSON, UNCOUNTED, OllamaBackend
+from preflexor_agents.backends.ollama_server import connect, connect_plain, server_url
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
 from preflexor_agents.prompts import Message
@@ -86,6 +89,60 @@ async def test_an_embedding_model_is_refused(stub: OllamaStub) -> None:
     add(stub, StubModel(name="minilm:latest", tags=None, embeds=True))
     with pytest.raises(ModelError, match="minilm cannot chat"):
         await OllamaBackend.open("minilm")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        (" 10.0.0.7 ", "http://10.0.0.7:11434"),
+        (":5000", "http://127.0.0.1:5000"),
+        ("0.0.0.0:5000", "http://127.0.0.1:5000"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("http://box", "http://box:80"),
+        ("https://box/ollama/", "https://box:443/ollama"),
+    ],
+)
+def test_the_host_is_read_as_ollama_reads_it(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert server_url() == url
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+
+    async def silent(request: Recorded) -> Answer:
+        await gate.passed()
+        return Answer({})
+
+    server = HttpStub(silent)
+    server.start()
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.port}")
+    monkeypatch.setattr(ollama_server, "ASK_S", 0.01)
+    try:
+        with pytest.raises(BackendError, match=r"did not answer within .*; is it starting\?"):
+            await OllamaBackend.open("tiny")
+    finally:
+        server.stop()
+
+
+async def test_a_silent_model_is_given_up_in_the_end(stub: OllamaStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chat(*args: object, **options: object) -> AsyncIterator[ollama.ChatResponse]:
+        async def pieces() -> AsyncIterator[ollama.ChatResponse]:
+            yield ollama.ChatResponse(message=ollama.Message(role="assistant", content="half "))
+            raise httpx.ReadTimeout("")
+
+        return pieces()
+
+    monkeypatch.setattr(ollama.AsyncClient, "chat", chat)
+    with pytest.raises(BackendError, match="sent nothing for 600 s after 5 characters"):
+        await once()
+
+
+async def test_no_wait_is_for_ever() -> None:
+    for client in (connect("http://127.0.0.1:1")._client, connect_plain("http://127.0.0.1:1")):
+        assert client.timeout.as_dict() == {"connect": 5.0, "read": 600.0, "write": 60.0, "pool": 600.0}
+        await client.aclose()
 
 
 @pytest.mark.parametrize("host", ["http://[::1", "127.0.0.1:99999", "ftp://here"])
@@ -342,6 +399,7 @@ async def test_a_reply_without_a_last_piece_is_kept_and_noted(stub: OllamaStub) 
     done = await once()
     assert (done.answer, done.finish_reason) == ("no no no no", "length")
     assert ENDED_EARLY in done.notes
+    assert done.usage.generated == 3
     stub.script.append(says(Fault("end")))
     with pytest.raises(BackendError, match="before its first token"):
         await once()
@@ -379,15 +437,13 @@ async def test_a_server_that_stops_in_mid_answer_is_an_error_not_a_wait(stub: Ol
 
 
 async def test_a_prompt_that_cannot_fit_is_refused_before_it_is_sent(stub: OllamaStub) -> None:
-    with pytest.raises(BackendError, match=r"about 25.* tokens and tiny takes 4096; shorten the question"):
+    with pytest.raises(BackendError, match=r"about 25.* tokens and tiny takes 4096; ask a shorter question"):
         await once(request=Request(messages=(Message("user", "strong silk" * 9_091),)))
     assert stub.bodies("/api/chat") == []
 
 
 async def test_a_prompt_that_the_server_refuses_is_explained(stub: OllamaStub) -> None:
-    with pytest.raises(
-        BackendError, match=r"does not fit tiny .*4096 tokens.*; use fewer passages or a larger num_ctx"
-    ):
+    with pytest.raises(BackendError, match=r"does not fit tiny .*4096 tokens.*; use fewer passages or a larger"):
         await once(request=Request(messages=(Message("user", "a b " * 5_000),)))
 
 

@@ -135,7 +135,8 @@ async def test_an_open_template_goes_on_after_the_thinking(stub: OllamaStub, sty
     first, second = await answers(request, request)
     assert (first.thinking, first.answer, second.answer) == ("", "Because of crystals.", "Again.")
     for body in stub.bodies("/api/chat"):
-        assert stub.models["tiny:latest"].render(body["messages"]).endswith("<|thinking|>Fibres.<|/thinking|>")
+        prompt = stub.models["tiny:latest"].render(body["messages"])
+        assert prompt.replace("\n", "").endswith("<|thinking|>Fibres.<|/thinking|>")
         assert "Fibres." in body["messages"][-1][field]
     assert not any(n in PREFILL_NOTES.values() for n in first.notes)
 
@@ -156,7 +157,7 @@ async def test_a_template_that_closes_the_turn_is_gone_around_with_a_raw_prompt(
     (body,) = stub.bodies("/api/generate")
     assert (body["raw"], body["think"]) == (True, False)
     assert body["options"]["seed"] == 3
-    start = "<|start_header_id|>assistant<|end_header_id|>\n\n<|thinking|>Fibres.<|/thinking|>"
+    start = "<|start_header_id|>assistant<|end_header_id|>\n\n<|thinking|>\nFibres.\n<|/thinking|>"
     assert body["prompt"].endswith(f"Why is silk strong?<|eot_id|>{start}")
     assert (done.thinking, done.answer, done.reflection) == ("", "Because of crystals.", "fine")
     assert PREFILL_NOTES["raw"] in done.notes
@@ -201,4 +202,6 @@ async def test_thinking_and_a_schema_go_together(stub: OllamaStub, parser: str) 
     (done,) = await answers(Request(messages=QUESTION, thinking="Fibres.", json_schema={"type": "object"}))
     assert done.answer == "{}"
     raw = stub.bodies("/api/generate")
-    assert [body["prompt"].endswith("<|thinking|>Fibres.<|/thinking|>") for body in raw] == ([True] if parser else [])
+    assert [body["prompt"].endswith("<|thinking|>\nFibres.\n<|/thinking|>") for body in raw] == (
+        [True] if parser else []
+    )
