@@ -14,8 +14,17 @@ from preflexor_training.nano import claims, frames
 from preflexor_training.nano.attributes import ATTRIBUTES, BY_NAME, UNSUPPORTED
 from preflexor_training.nano.claims import Claim, Comparison
 from preflexor_training.nano.frames import Split
+from preflexor_training.nano.library import library, names
 from preflexor_training.nano.sentences import OFF_TOPIC
-from preflexor_training.nano.worlds import Fact, World, made_up, made_up_name, made_up_value
+from preflexor_training.nano.worlds import (
+    Fact,
+    World,
+    held_out_fact,
+    held_out_pair,
+    made_up,
+    made_up_name,
+    made_up_value,
+)
 
 OPEN, CLOSE, OPEN_REFLECT, CLOSE_REFLECT = "<|thinking|>\n", "\n<|/thinking|>", "<|reflect|>", "<|/reflect|>"
 
@@ -78,6 +87,10 @@ KINDS: tuple[dict[str, float], ...] = (
 """Shares of the kinds of question per stage."""
 
 
+LIBRARY_SHARE = (0.15, 0.35, 0.5)
+"""Share of episodes about the library's notes per stage; the others are about made-up materials."""
+
+
 def episode(rng: random.Random, *, split: Split, stage: int) -> Episode:
     """Four to eight dialogues over the same passages.
 
@@ -86,7 +99,10 @@ def episode(rng: random.Random, *, split: Split, stage: int) -> Episode:
         split: `train`, or `heldout` with question shapes, names and pairs that training never sees.
         stage: 0 finding, 1 with distractors and comparisons, 2 everything.
     """
-    world = made_up(rng, split=split, stage=stage)
+    if rng.random() < LIBRARY_SHARE[stage]:
+        world = library(rng, split=split)
+    else:
+        world = made_up(rng, split=split, stage=stage, known=names())
     tasks = rng.choices(list(MIX[stage]), list(MIX[stage].values()), k=rng.randint(4, 8))
     return Episode(tuple(_dialogue(rng, task, world, split=split, stage=stage) for task in tasks))
 
@@ -101,9 +117,10 @@ def passages(world: World) -> tuple[Passage, ...]:
 
 def _dialogue(rng: random.Random, task: str, world: World, *, split: Split, stage: int) -> Dialogue:
     shown = passages(world)
-    if task in ("copy", "lookup", "reverse lookup") and world.facts():
-        return _drill(rng, task, world, shown)
-    if task == "steered":
+    facts = _askable(world, split=split)
+    if task in ("copy", "lookup", "reverse lookup") and facts:
+        return _drill(rng, task, world, shown, rng.choice(facts))
+    if task == "steered" and facts:
         return _steered(rng, world, shown, split=split)
     query = _query(rng, world, split=split, stage=stage)
     grounds = Grounds(question=query.text, passages=shown)
@@ -133,9 +150,12 @@ def _tagged(thinking: str) -> str:
     return f"{OPEN}{thinking}{CLOSE}"
 
 
-def _drill(rng: random.Random, task: str, world: World, shown: tuple[Passage, ...]) -> Dialogue:
+def _askable(world: World, *, split: Split) -> tuple[Fact, ...]:
+    return tuple(f for f in world.facts() if split == "heldout" or not held_out_fact(f.entity, f.attribute))
+
+
+def _drill(rng: random.Random, task: str, world: World, shown: tuple[Passage, ...], fact: Fact) -> Dialogue:
     """The bare skills: repeat a span, find the value of a key, find the key of a value."""
-    fact = rng.choice(world.facts())
     gold = {"value": fact.value, "entity": fact.entity, "attribute": fact.attribute}
     if task == "lookup":
         question, said = f"{fact.entity}: {fact.attribute}?", claims.fact_line(fact)
@@ -155,12 +175,13 @@ def _query(rng: random.Random, world: World, *, split: Split, stage: int) -> _Qu
     kind = rng.choices(list(KINDS[stage]), list(KINDS[stage].values()))[0]
     facts = world.facts()
     if kind == "comparison":
-        comparison = _pick_comparison(rng, facts)
+        comparison = _pick_comparison(rng, facts, split=split)
         if comparison is not None:
             return _comparison_query(rng, comparison, world, split=split)
-    if kind == "unanswerable" or not facts:
+    askable = _askable(world, split=split)
+    if kind == "unanswerable" or not askable:
         return _unanswerable_query(rng, world, split=split)
-    fact = rng.choice(facts)
+    fact = rng.choice(askable)
     gold = {"value": fact.value, "entity": fact.entity, "attribute": fact.attribute}
     if kind == "reverse" and sum(f.attribute == fact.attribute and f.value == fact.value for f in facts) == 1:
         asked = frames.ask_reverse(rng, BY_NAME[fact.attribute], fact.value, split=split)
@@ -184,9 +205,16 @@ def _renamed(right: Claim, fact: Fact, entity: str, world: World) -> Claim:
     return replace(wrong, find=right.find)
 
 
-def _pick_comparison(rng: random.Random, facts: tuple[Fact, ...]) -> Comparison | None:
+def _pick_comparison(rng: random.Random, facts: tuple[Fact, ...], *, split: Split) -> Comparison | None:
     numeric = [f for f in facts if BY_NAME[f.attribute].numeric]
-    pairs = [(a, b) for a in numeric for b in numeric if a.attribute == b.attribute and a.entity != b.entity]
+    pairs = [
+        (a, b)
+        for a in numeric
+        for b in numeric
+        if a.attribute == b.attribute
+        and a.entity != b.entity
+        and (split == "heldout" or not held_out_pair(a.entity, b.entity))
+    ]
     if not pairs:
         return None
     first, second = rng.choice(pairs)
@@ -212,7 +240,7 @@ def _comparison_query(rng: random.Random, comparison: Comparison, world: World, 
 def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> _Query:
     """A question that the passages do not answer; most are near misses."""
     facts = world.facts()
-    stated = {(f.entity, f.attribute) for f in facts}
+    stated = {(f.entity, f.attribute) for f in facts} | world.unclear
     entities = list(dict.fromkeys(f.entity for f in facts))
     gold = {"value": "none"}
     roll = rng.random()
@@ -226,7 +254,7 @@ def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> _Q
         return _nothing_query(rng, asked.text, f"{noun} of {entity}", gold, split=split, world=world)
     pairs = [(e, f.attribute) for e in entities for f in facts if (e, f.attribute) not in stated]
     if roll < 0.35:
-        entity, name = made_up_name(rng, split=split), rng.choice(facts).attribute
+        entity, name = _stranger(rng, world, split=split), rng.choice(facts).attribute
     elif pairs and roll < 0.75:
         entity, name = rng.choice(pairs)
     else:
@@ -242,6 +270,16 @@ def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> _Q
     right = claims.nothing(f"{name} of {entity}")
     gold["shape"] = asked.shape.id
     return _Query("unanswerable", asked.text, right, lambda: claims.wrong_nothing(rng, missing, world), gold)
+
+
+def _stranger(rng: random.Random, world: World, *, split: Split) -> str:
+    """A material that no passage mentions."""
+    if rng.random() < 0.5:
+        told = " ".join(s.text.lower() for s in world.sections)
+        name = rng.choice(names())
+        if name not in told:
+            return name
+    return made_up_name(rng, split=split)
 
 
 def _nothing_query(
@@ -279,7 +317,8 @@ def _half_query(rng: random.Random, missing: Fact, known: Fact, world: World, *,
 
 def _steered(rng: random.Random, world: World, shown: tuple[Passage, ...], *, split: Split) -> Dialogue:
     """The user puts something else in the question's place."""
-    fact, before = rng.choice(world.facts()), rng.choice(world.facts())
+    facts = _askable(world, split=split)
+    fact, before = rng.choice(facts), rng.choice(facts)
     question = frames.ask_single(rng, BY_NAME[before.attribute], before.entity, split=split).text
     noun = rng.choice(BY_NAME[fact.attribute].nouns)
     hint = rng.choice(

@@ -216,11 +216,21 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _spoken(rng: random.Random, entity: str) -> str:
+    """The name as a person writes it: mostly bare, at times with an article."""
+    roll = rng.random()
+    if roll < 0.75:
+        return entity
+    if roll < 0.92:
+        return f"the {entity}"
+    return f"an {entity}" if entity[0] in "aeiou" else f"a {entity}"
+
+
 def ask_single(rng: random.Random, attribute: Attribute, entity: str, *, split: Split) -> Asked:
     """A question for one attribute of one material."""
     if rng.random() < 0.4:
         shape = rng.choice(_POOLS[split, "direct"])
-        question = rng.choice(attribute.asks).format(e=entity)
+        question = rng.choice(attribute.asks).format(e=_spoken(rng, entity))
         return Asked(shape.text.format(q=question[0].lower() + question[1:], Q=question), shape)
     return ask_noun(rng, rng.choice(attribute.nouns), entity, split=split)
 
@@ -228,6 +238,7 @@ def ask_single(rng: random.Random, attribute: Attribute, entity: str, *, split: 
 def ask_noun(rng: random.Random, noun: str, entity: str, *, split: Split) -> Asked:
     """A question for whatever the noun names."""
     shape = rng.choice(_POOLS[split, "noun"])
+    entity = _spoken(rng, entity)
     return Asked(shape.text.format(a=noun, A=capital(noun), e=entity, E=capital(entity)), shape)
 
 
@@ -235,6 +246,7 @@ def ask_comparison(
     rng: random.Random, attribute: Attribute, first: str, second: str, *, higher: bool, split: Split
 ) -> Asked:
     """A question which of two materials has more, or less, of an attribute."""
+    first, second = _spoken(rng, first), _spoken(rng, second)
     names = {"e": first, "f": second, "E": capital(first)}
     predicates = attribute.more if higher else attribute.less
     if rng.random() < 0.5:

@@ -40,6 +40,8 @@ class World:
 
     sections: tuple[Section, ...]
     kind: str = "made-up"
+    unclear: frozenset[tuple[str, str]] = frozenset()
+    """Materials and attributes that a passage touches without telling them: nothing to ask about."""
 
     def facts(self) -> tuple[Fact, ...]:
         """Every fact that a passage states, once."""
@@ -60,6 +62,16 @@ SAME_UNIT = tuple(
 def stable_hash(text: str) -> int:
     """A number that is the same on every machine and in every run."""
     return zlib.crc32(text.encode())
+
+
+def held_out_fact(entity: str, attribute: str) -> bool:
+    """Whether training never asks for this attribute of this material: one in ten."""
+    return stable_hash(f"{entity}|{attribute}") % 10 == 0
+
+
+def held_out_pair(first: str, second: str) -> bool:
+    """Whether training never compares these two materials, in either order: one pair in eight."""
+    return stable_hash("|".join(sorted((first, second)))) % 8 == 0
 
 
 def made_up_name(rng: random.Random, *, split: Split) -> str:
