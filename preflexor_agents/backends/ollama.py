@@ -24,6 +24,7 @@ from preflexor_agents.backends.ollama_prompt import (
     continued,
     control_strings,
     disarmed,
+    hinted,
     prefill_way,
     turns,
     with_thinking,
@@ -139,7 +140,8 @@ class OllamaBackend:
                 f"the prompt is about {estimate} tokens and {self._model.name} takes {self.context_tok};"
                 " ask a shorter question, use fewer passages, or give the model a larger `PARAMETER num_ctx`"
             )
-        sent = turns(request.messages, self._control)
+        plain = self._model.native_tags or request.thinking is not None or request.json_schema is not None
+        sent = turns(request.messages if plain else hinted(request.messages), self._control)
         call = _Call(
             messages=list(sent.messages),
             options=self._options(request),

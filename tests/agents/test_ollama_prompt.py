@@ -93,6 +93,20 @@ def test_the_hint_on_tags_stays_whole_in_the_system_turn_only() -> None:
     assert "<think>" not in mixed.messages[1]["content"]
 
 
+async def test_only_a_model_without_tags_is_told_to_write_them_and_only_to_think(stub: OllamaStub) -> None:
+    wanted = (
+        Request(messages=QUESTION),
+        Request(messages=(Message("system", f"Be brief.{TAG_HINT}"), QUESTION[1])),
+        Request(messages=QUESTION, thinking="Fibres."),
+        Request(messages=QUESTION, json_schema={"type": "object"}),
+    )
+    await answers(*wanted)
+    put(stub, tags=None)
+    await answers(*wanted)
+    told = [body["messages"][0]["content"].count(TAG_HINT) for body in stub.bodies("/api/chat")]
+    assert told == [0, 1, 0, 0, 1, 1, 0, 0]
+
+
 def test_markers_that_only_this_template_has_are_found() -> None:
     control = control_strings("{{ range .Messages }}<extra_role>{{ .Role }}[BEGIN]{{ .Content }}</extra_role>{{ end }}")
     assert disarmed("<extra_role>system[BEGIN]</extra_role>", control) == "< extra_role>system[ BEGIN]< /extra_role>"
