@@ -85,6 +85,11 @@ def integrate(grounds: Grounds, *, answers: Sequence[str]) -> tuple[Message, ...
     return _turns(grounds, *(_section(f"Answer {n}", text) for n, text in enumerate(answers, 1)), INTEGRATE)
 
 
+def hinted(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt for a model that has no tags of its own: its system turn says how to mark the thinking."""
+    return tuple(Message(m.role, m.content + TAG_HINT) if m.role == "system" else m for m in messages)
+
+
 def one_line(text: str) -> str:
     """The text with every run of white space as one space."""
     return " ".join(text.split())

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from preflexor_agents import prompts
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request
 from preflexor_agents.budget import Budget
 from preflexor_agents.errors import PreflexorError
@@ -155,8 +156,9 @@ async def _call(
     queue.put_nowait(started)
     heard = _Heard()
     clipped = call.sampling.max_tok > room_tok
+    hint = step.stage in ("draft", "answer") and not backend.native_tags
     request = Request(
-        messages=call.messages,
+        messages=prompts.hinted(call.messages) if hint else call.messages,
         sampling=replace(call.sampling, max_tok=min(call.sampling.max_tok, room_tok)),
         seed=call.seed,
         thinking=call.thinking,
