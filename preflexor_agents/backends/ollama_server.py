@@ -23,24 +23,33 @@ FAILURES = (ollama.ResponseError, ollama.RequestError, httpx.HTTPError, Connecti
 """What the client raises; ValueError is a reply that is no JSON or lacks a field."""
 
 
-def server_url() -> str:
-    """Where OLLAMA_HOST says the server is, as Ollama itself reads it. Raises ConfigError."""
-    host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
+def server_url(host: str | None = None) -> str:
+    """Where `host`, or else OLLAMA_HOST, says the server is, as Ollama itself reads it. Raises ConfigError."""
+    given = "OLLAMA_HOST" if host is None else "host"
+    host = (os.environ.get("OLLAMA_HOST", "") if host is None else host).strip().rstrip("/")
     whole = "://" in host
     try:
         parts = urlsplit(host if whole else f"http://{host}")
         port = parts.port or ({"https": 443, "http": 80}[parts.scheme] if whole else PORT)
     except (ValueError, KeyError):
-        raise ConfigError(f"OLLAMA_HOST is {host!r}; it must be like 127.0.0.1:11434 or https://example.org") from None
+        raise ConfigError(f"{given} is {host!r}; it must be like 127.0.0.1:11434 or https://example.org") from None
     name = parts.hostname or "127.0.0.1"
     if name == "0.0.0.0":
         name = "127.0.0.1"
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path}"
 
 
-def connect(url: str) -> ollama.AsyncClient:
+def connect(
+    url: str, *, read_s: float = READ_S, headers: Mapping[str, str] | None = None, follow_redirects: bool = True
+) -> ollama.AsyncClient:
     """A client for `url`. A server on this machine is never reached through a proxy."""
-    return ollama.AsyncClient(host=url, timeout=_timeouts(), trust_env=not _here(url))
+    return ollama.AsyncClient(
+        host=url,
+        timeout=_timeouts(read_s),
+        headers=headers,
+        follow_redirects=follow_redirects,
+        trust_env=not _here(url),
+    )
 
 
 def connect_plain(url: str) -> httpx.AsyncClient:
@@ -87,7 +96,7 @@ async def quick(url: str, name: str) -> AsyncIterator[None]:
         raise failure(e, url=url, name=name) from e
 
 
-def failure(error: Exception, *, url: str, name: str, arrived: int = 0) -> BackendError:
+def failure(error: Exception, *, url: str, name: str, arrived: int = 0, read_s: float = READ_S) -> BackendError:
     """What went wrong in a call, in one line; `arrived` is the number of characters that had come."""
     so_far = f" after {arrived} characters of the reply" if arrived else " before the first token"
     match error:
@@ -96,7 +105,7 @@ def failure(error: Exception, *, url: str, name: str, arrived: int = 0) -> Backe
         case httpx.ConnectError() | httpx.ConnectTimeout() | ConnectionError():
             return BackendError(f"no Ollama server answers at {url}; start it with: ollama serve, or set OLLAMA_HOST")
         case httpx.TimeoutException():
-            return BackendError(f"Ollama sent nothing for {READ_S:.0f} s{so_far}; {name} may be too large for here")
+            return BackendError(f"Ollama sent nothing for {read_s:g} s{so_far}; {name} may be too large for here")
         case httpx.TransportError():
             return BackendError(f"the connection to Ollama at {url} was lost{so_far} ({_line(error)}); ask again")
         case ValueError() | TypeError() | AttributeError():
@@ -125,9 +134,9 @@ def _line(reason: object) -> str:
     return " ".join(str(reason).split())[:300] or type(reason).__name__
 
 
-def _timeouts() -> httpx.Timeout:
+def _timeouts(read_s: float = READ_S) -> httpx.Timeout:
     """Explicit for every phase; the client's own default is to wait for ever."""
-    return httpx.Timeout(connect=CONNECT_S, read=READ_S, write=60.0, pool=READ_S)
+    return httpx.Timeout(connect=CONNECT_S, read=read_s, write=60.0, pool=read_s)
 
 
 def _here(url: str) -> bool:
