@@ -1,0 +1,29 @@
+"""The knowledge store: one SQLite file with documents, hybrid search and citations that are checked.
+
+Names are loaded at first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preflexor_agents.store.embedders import Embedder, open_embedder
+    from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
+    from preflexor_agents.store.store import Store
+
+__all__ = ["Embedder", "IngestProgress", "IngestReport", "Store", "StoreStats", "open_embedder"]
+
+_HOMES = {
+    "Embedder": "embedders",
+    "open_embedder": "embedders",
+    "IngestProgress": "records",
+    "IngestReport": "records",
+    "StoreStats": "records",
+    "Store": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,168 @@
+"""The store's tables, and how a file of an older version becomes one of this version.
+
+Plain rows hold the truth. `chunk_fts` and the `vec0` tables are indexes derived from them and can be rebuilt.
+A change of the schema is one more function under `@MIGRATIONS()` and one more in `SCHEMA_VERSION`.
+"""
+
+import os
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from preflexor_agents.errors import StoreFileError
+from preflexor_agents.store import driver
+from preflexor_agents.store.paths import shown
+
+APPLICATION_ID = 0x50524658
+"""`PRFX` in the file's header: tells a knowledge store from any other SQLite file."""
+SCHEMA_VERSION = 1
+"""Kept in `user_version`; equals the number of migrations."""
+MIGRATIONS = Migrations("preflexor")
+_PAGE_SIZE = 8192
+
+
+@MIGRATIONS()
+def m001_documents_chunks_vectors(db: Database) -> None:
+    """Documents with their text, chunks as spans of it, full-text index, vectors by embedder."""
+    db.executescript(
+        f"""
+        CREATE TABLE document (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            source TEXT NOT NULL UNIQUE,
+            title TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            parser TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            ingested_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+            text TEXT NOT NULL
+        ) STRICT;
+        CREATE INDEX document_sha256 ON document(sha256);
+
+        CREATE TABLE chunk (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            document_id INTEGER NOT NULL REFERENCES document(id) ON DELETE CASCADE,
+            ord INTEGER NOT NULL,
+            start INTEGER NOT NULL CHECK (start >= 0),
+            "end" INTEGER NOT NULL CHECK ("end" > start),
+            page INTEGER,
+            context TEXT NOT NULL,
+            text TEXT NOT NULL,
+            UNIQUE (document_id, ord)
+        ) STRICT;
+
+        CREATE VIRTUAL TABLE chunk_fts USING fts5(
+            context, text, content='chunk', content_rowid='id',
+            tokenize='porter unicode61 remove_diacritics 2'
+        );
+        CREATE TRIGGER chunk_fts_insert AFTER INSERT ON chunk BEGIN
+            INSERT INTO chunk_fts(rowid, context, text) VALUES (new.id, new.context, new.text);
+        END;
+        CREATE TRIGGER chunk_fts_delete AFTER DELETE ON chunk BEGIN
+            INSERT INTO chunk_fts(chunk_fts, rowid, context, text) VALUES ('delete', old.id, old.context, old.text);
+        END;
+        CREATE TRIGGER chunk_fts_update AFTER UPDATE OF context, text ON chunk BEGIN
+            INSERT INTO chunk_fts(chunk_fts, rowid, context, text) VALUES ('delete', old.id, old.context, old.text);
+            INSERT INTO chunk_fts(rowid, context, text) VALUES (new.id, new.context, new.text);
+        END;
+
+        CREATE TABLE embedding_space (
+            id INTEGER PRIMARY KEY,
+            spec TEXT NOT NULL,
+            name TEXT NOT NULL UNIQUE,
+            dim INTEGER NOT NULL CHECK (dim > 0),
+            indexed INTEGER NOT NULL DEFAULT 0
+        ) STRICT;
+
+        CREATE TABLE embedding (
+            space_id INTEGER NOT NULL REFERENCES embedding_space(id) ON DELETE CASCADE,
+            chunk_id INTEGER NOT NULL REFERENCES chunk(id) ON DELETE CASCADE,
+            vector BLOB NOT NULL,
+            PRIMARY KEY (chunk_id, space_id)
+        ) STRICT;
+
+        PRAGMA application_id = {APPLICATION_ID};
+        PRAGMA user_version = 1;
+        """
+    )
+
+
+def open_file(path: Path, *, create: bool) -> Database:
+    """The store's connection, its schema up to date.
+
+    Raises:
+        StoreFileError: the file is missing and not to be made, no store, damaged, of a newer version, or not writable
+            and in need of a migration.
+    """
+    if path.is_dir():
+        raise StoreFileError(f"store {shown(path)} is a folder; name a file in it")
+    if not path.exists():
+        if not create:
+            raise StoreFileError(f"store {shown(path)} does not exist; ingest documents into it first")
+        _make_folder(path.parent)
+    with driver.speaking_of(path):
+        db = _connect(path, mode="rwc" if create else "rw")
+        try:
+            _bring_up_to_date(db, path, create=create)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFileError(f"folder {shown(folder)} for the store cannot be made: {error.strerror}") from error
+
+
+def _connect(path: Path, *, mode: str) -> Database:
+    """A connection that can read; a store in a folder where no WAL can be made is opened as it lies there."""
+    db = driver.connect(path, mode=mode)
+    try:
+        version(db)
+    except driver.sqlite3.OperationalError as error:
+        db.close()
+        wal = path.with_name(path.name + "-wal")
+        unwritable = path.is_file() and not os.access(path.parent, os.W_OK)
+        if "unable to open" not in str(error) or not unwritable or (wal.exists() and wal.stat().st_size):
+            raise
+        db = driver.connect(path, mode="ro", immutable=True)
+    return db
+
+
+def version(db: Database) -> int:
+    """The schema version in the file; 0 is a file without tables."""
+    return int(db.conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _bring_up_to_date(db: Database, path: Path, *, create: bool) -> None:
+    found = version(db)
+    owner = db.conn.execute("PRAGMA application_id").fetchone()[0]
+    if owner != APPLICATION_ID:
+        if db.conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise StoreFileError(f"store {shown(path)} is an SQLite file of another program; name another file")
+        if not create:
+            raise StoreFileError(f"store {shown(path)} is empty; ingest documents into it first")
+    if found > SCHEMA_VERSION:
+        raise StoreFileError(
+            f"store {shown(path)} has version {found}, this program knows up to {SCHEMA_VERSION}: "
+            "update preflexor-agents"
+        )
+    if found == SCHEMA_VERSION:
+        return
+    if found == 0:
+        db.conn.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        db.conn.execute("PRAGMA journal_mode = WAL")
+    else:
+        _keep_copy(db, path, found)
+    with driver.writing(db):
+        MIGRATIONS.apply(db)
+
+
+def _keep_copy(db: Database, path: Path, found: int) -> None:
+    copy = path.with_name(f"{path.name}.v{found}.bak")
+    partial = copy.with_name(copy.name + ".partial")
+    partial.unlink(missing_ok=True)
+    db.conn.execute("VACUUM INTO ?", (str(partial),))
+    partial.replace(copy)

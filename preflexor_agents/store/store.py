@@ -1,0 +1,270 @@
+"""The knowledge store: one SQLite file with documents, their chunks, a full-text index and vectors.
+
+A store has one connection, guarded by a lock, so that any thread may call it. Several processes may use one file:
+readers never wait, writers wait for one another, and one document is one transaction.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from sqlite_utils import Database
+
+from preflexor_agents.errors import ConfigError, DocumentError, StoreError, StoreFileError
+from preflexor_agents.events import Citation, Cited, Passage
+from preflexor_agents.store import citations, documents, driver, schema, search, vectors, writing
+from preflexor_agents.store.documents import Document
+from preflexor_agents.store.embedders import Embedder, open_embedder
+from preflexor_agents.store.paths import as_text, shown
+from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
+
+MAX_RESULTS = 1000
+DEFAULT_EMBEDDER = "hash"
+_BATCH = 32
+"""Chunks embedded between two reports of progress."""
+
+Report = Callable[[IngestProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A document's place in an ingest."""
+
+    number: int
+    total: int
+    source: str
+    progress: Report
+
+    def report(self, *, outcome: Outcome | None = None, chunks_done: int = 0, chunks_total: int = 0) -> None:
+        self.progress(
+            IngestProgress(
+                documents_done=self.number + (outcome is not None),
+                documents_total=self.total,
+                source=self.source,
+                chunks_done=chunks_done,
+                chunks_total=chunks_total,
+                outcome=outcome,
+            )
+        )
+
+
+def _silent(_: IngestProgress) -> None:
+    pass
+
+
+class Store:
+    """An open knowledge store; use it as a context manager or call `close`."""
+
+    def __init__(self, db: Database, path: Path, embedder: Embedder | None) -> None:
+        self.path = path
+        self._db = db
+        self._lock = threading.Lock()
+        self._has_vec = driver.load_vec(db.conn)
+        self._embedder = embedder
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], *, embedder: Embedder | str | None = None, create: bool = True) -> "Store":
+        """Open the store in a file.
+
+        Args:
+            path: The file.
+            embedder: An embedder or its SPEC. Default: the one that the store remembers, `hash` for a new store.
+            create: Make the file and its folder if they do not exist.
+
+        Raises:
+            StoreFileError: the file cannot be used, or remembers another embedder.
+            InputError: the SPEC is none.
+        """
+        file = Path(path)
+        chosen = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        store = cls(schema.open_file(file, create=create), file, chosen)
+        try:
+            if chosen is not None:
+                store._refuse_another(chosen)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ingest(self, paths: Iterable[Path], *, progress: Report | None = None) -> IngestReport:
+        """Put Markdown and text files, and the folders that hold them, into the store.
+
+        What is in the store unchanged is skipped, a changed file replaces its old chunks. A document is written whole
+        or not at all; whatever ends the ingest, the documents done before stay.
+
+        Raises:
+            StoreError: the store could not be written: locked, read-only, disk full.
+            BackendError: the embedder failed.
+        """
+        began = time.monotonic()
+        failed: list[str] = []
+        notes: list[str] = []
+        counts: Counter[str] = Counter()
+        files = documents.find(paths, failed)
+        for done, file in enumerate(files):
+            at = _Place(done, len(files), as_text(file), progress or _silent)
+            try:
+                document = documents.read(file)
+            except DocumentError as error:
+                failed.append(str(error))
+                at.report(outcome="failed")
+                continue
+            outcome = self._take(document, at)
+            at.report(outcome=outcome, chunks_done=len(document.chunks), chunks_total=len(document.chunks))
+            counts[outcome] += 1
+            if outcome in ("added", "changed"):
+                counts["chunks"] += len(document.chunks)
+                if document.encoding == "cp1252":
+                    notes.append(f"{shown(file)} is not UTF-8; read as Windows-1252")
+        return IngestReport(
+            added=counts["added"],
+            changed=counts["changed"],
+            unchanged=counts["unchanged"],
+            duplicates=counts["duplicate"],
+            chunks=counts["chunks"],
+            failed=tuple(failed),
+            notes=tuple(notes),
+            seconds=time.monotonic() - began,
+        )
+
+    def search(self, query: str, *, k: int = 5) -> list[Passage]:
+        """The best `k` passages, best first: bm25 and vectors fused by reciprocal rank, ties broken by id.
+
+        No query text is an error; one without words finds nothing.
+
+        Raises:
+            ConfigError: `k` is out of range.
+            StoreError: the store could not be read.
+            BackendError: the embedder failed.
+        """
+        if not 1 <= k <= MAX_RESULTS:
+            raise ConfigError(f"k is {k}; it must be 1 to {MAX_RESULTS}")
+        with self._using():
+            space = vectors.space_of(self._db)
+        if space is None or not query.strip():
+            return []
+        vector = self._opened_embedder().embed([query])
+        count = max(k, search.CANDIDATES)
+        with self._using(), driver.reading(self._db):
+            space = vectors.space_of(self._db) or space
+            by_words = search.by_words(self._db, query, k=count)
+            by_vector = vectors.nearest(self._db, space, vector, k=count, has_vec=self._has_vec)
+            return search.passages(self._db, search.fuse(by_words, by_vector, k=k), by_words, by_vector)
+
+    def cite(self, answer: str, passages: Sequence[Passage]) -> Cited:
+        """For each sentence of the answer the words in the passages that it stands on, checked against the documents.
+
+        A quote that no longer stands in its document is left out, and its sentence counts as unsupported.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        found = citations.cite(answer, passages)
+        lost = {citation.claim for citation in found.citations if not self.check(citation)}
+        return Cited(
+            citations=tuple(citation for citation in found.citations if citation.claim not in lost),
+            unsupported=tuple(s for s in citations.claims(answer) if s in lost or s in found.unsupported),
+        )
+
+    def check(self, citation: Citation) -> bool:
+        """Whether the quote stands in the stored document at exactly its place."""
+        if not 0 <= citation.start < citation.end < 1 << 31:
+            return False
+        sql = "SELECT substr(text, ?, ?) FROM document WHERE source = ?"
+        place = (citation.start + 1, citation.end - citation.start, citation.source)
+        with self._using():
+            row = self._db.conn.execute(sql, place).fetchone()
+        return row is not None and row[0] == citation.quote
+
+    def stats(self) -> StoreStats:
+        """What the store holds and how it searches."""
+        with self._using(), driver.reading(self._db):
+            conn = self._db.conn
+            counts = conn.execute("SELECT count(*), coalesce(sum(length(text)), 0) FROM document").fetchone()
+            chunks = conn.execute("SELECT count(*) FROM chunk").fetchone()[0]
+            space = vectors.space_of(self._db)
+            uses_vec = self._has_vec and (space is None or space.indexed)
+            return StoreStats(
+                path=str(self.path),
+                documents=counts[0],
+                chunks=chunks,
+                characters=counts[1],
+                embedder=space.name if space else None,
+                dim=space.dim if space else None,
+                vector_index=f"sqlite-vec {conn.execute('SELECT vec_version()').fetchone()[0]}" if uses_vec else "rows",
+                schema_version=schema.version(self._db),
+                sqlite_version=driver.sqlite3.sqlite_version,
+                size_bytes=self.path.stat().st_size,
+            )
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """The connection for this thread alone; the driver's errors come out as ours."""
+        with self._lock, driver.speaking_of(self.path):
+            if self._closed:
+                raise StoreError(f"store {shown(self.path)} is closed; open it again")
+            yield
+
+    def _take(self, document: Document, at: _Place) -> Outcome:
+        """Embed first, write after, so that no other process waits for a model."""
+        with self._using():
+            outcome, _ = writing.outcome(self._db, document)
+        if outcome in ("unchanged", "duplicate"):
+            return outcome
+        embedder = self._opened_embedder()
+        total = len(document.chunks)
+        batches = []
+        for start in range(0, total, _BATCH):
+            stop = min(start + _BATCH, total)
+            batches.append(embedder.embed([_embedded_text(document, ord) for ord in range(start, stop)]))
+            at.report(chunks_done=stop, chunks_total=total)
+        rows = np.concatenate(batches)
+        with self._using(), driver.writing(self._db):
+            return writing.write(self._db, document, embedder, rows, has_vec=self._has_vec)
+
+    def _opened_embedder(self) -> Embedder:
+        """The embedder that was chosen at opening, else the remembered one, opened at its first use."""
+        if self._embedder is None:
+            with self._using():
+                space = vectors.space_of(self._db)
+            embedder = open_embedder(space.spec if space else DEFAULT_EMBEDDER)
+            self._refuse_another(embedder)
+            self._embedder = embedder
+        return self._embedder
+
+    def _refuse_another(self, embedder: Embedder) -> None:
+        with self._using():
+            space = vectors.space_of(self._db)
+        if space is not None and space.name != embedder.name:
+            raise StoreFileError(
+                f"store {shown(self.path)} was built with embedder {space.spec} ({space.name}), not {embedder.spec} "
+                f"({embedder.name}); leave the embedder out, or ingest into a new store"
+            )
+
+
+def _embedded_text(document: Document, ord: int) -> str:
+    chunk = document.chunks[ord]
+    return f"{writing.context(document, ord)}\n{document.text[chunk.start : chunk.end]}"
