@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,32 +88,20 @@ def examine() -> Iterator[Check]:
 
 
 def sqlite() -> Check:
-    """The SQLite that the store would use, and whether sqlite-vec loads into it."""
-    from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
+    """The SQLite that the store uses, and whether sqlite-vec loads into it."""
+    from preflexor_agents.store import driver
 
+    detail = f"{driver.sqlite3.sqlite_version} through {driver.sqlite3.__name__}"
     reinstall = pip_install("pysqlite3", "sqlite-vec")
-    version = sqlite3.sqlite_version
-    detail = f"{version} through {sqlite3.__name__}"
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.execute("CREATE VIRTUAL TABLE words USING fts5(text)")
-    except sqlite3.Error as e:
-        return Check(name="SQLite", status="broken", detail=f"{detail}: {e}", fix=reinstall)
-    try:
-        import sqlite_vec
-
-        connection.enable_load_extension(True)
-        sqlite_vec.load(connection)
-        detail += f", sqlite-vec {connection.execute('SELECT vec_version()').fetchone()[0]}"
-    except (ImportError, AttributeError, sqlite3.Error) as e:
-        detail += f", vector search without sqlite-vec ({e})"
-        return Check(name="SQLite", status="warning", detail=detail, fix=reinstall)
-    finally:
-        connection.close()
-    if tuple(map(int, version.split("."))) < SAFE_SQLITE:
+    if driver.sqlite3.sqlite_version_info < SAFE_SQLITE:
         detail += "; older than 3.51.3: two programs writing one store at once can damage it"
         return Check(name="SQLite", status="warning", detail=detail, fix=reinstall)
-    return Check(name="SQLite", status="ok", detail=detail)
+    with closing(driver.sqlite3.connect(":memory:")) as connection:
+        if not driver.load_vec(connection):
+            detail += "; sqlite-vec does not load, so searches read every vector"
+            return Check(name="SQLite", status="warning", detail=detail, fix=reinstall)
+        vec_version = connection.execute("SELECT vec_version()").fetchone()[0]
+    return Check(name="SQLite", status="ok", detail=f"{detail}, sqlite-vec {vec_version}")
 
 
 def llama() -> Check:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from preflexor_agents.cli import doctor
+from preflexor_agents.store import driver
 from tests.fakes.ollama_stub import OllamaStub, StubModel
 
 
@@ -58,7 +59,13 @@ def test_a_file_that_is_no_model_is_broken(tmp_path: Path, monkeypatch: pytest.M
 def test_an_old_sqlite_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "SAFE_SQLITE", (99, 0, 0))
     check = doctor.sqlite()
-    assert check.status == "warning" and "pip install" in check.fix
+    assert check.status == "warning" and "older than" in check.detail and "pip install" in check.fix
+
+
+def test_a_driver_without_sqlite_vec_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "load_vec", lambda connection: False)
+    check = doctor.sqlite()
+    assert check.status == "warning" and "sqlite-vec does not load" in check.detail
 
 
 def test_an_engine_that_does_not_start_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
