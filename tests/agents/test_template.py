@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def text(spans: tuple[Span, ...]) -> str:
     return "".join(span.text for span in spans)
 
 
+@cache
 def open_template(path: Path) -> ChatTemplate:
     return ChatTemplate(path.read_text(encoding="utf-8"), bos_token="<s>", eos_token="</s>")
 

@@ -1,6 +1,6 @@
-"""Writes small GGUF files with a real byte-level BPE: one with random weights, one that speaks a given chain.
+"""Writes small GGUF files with a real byte-level BPE: random weights that say words, or weights that say a given chain.
 
-In the chain model attention and feed-forward add nothing, so the next token depends on the last one alone: the
+In a chain model attention and feed-forward add nothing, so the next token depends on the last one alone: the
 output matrix maps each token's embedding to its successor. What it says is known before it runs.
 """
 
@@ -110,6 +110,37 @@ def write_gguf(
     return path
 
 
+def write_vocabulary(
+    path: Path,
+    *,
+    tokens: Sequence[str],
+    types: Sequence[int],
+    model: str,
+    pre: str = "default",
+    merges: Sequence[str] = (),
+    scores: Sequence[float] = (),
+    bos: int | None = None,
+) -> Path:
+    """Write a file with a vocabulary and no weights, to be loaded with `vocab_only`."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(model)
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_add_bos_token(bos is not None)
+    if bos is not None:
+        writer.add_bos_token_id(bos)
+    if merges:
+        writer.add_token_merges(merges)
+    if scores:
+        writer.add_token_scores(scores)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def chain_of(*texts: str) -> dict[str, str]:
     """Each token followed by the next one."""
     return dict(pairwise(texts))
@@ -133,7 +164,10 @@ def _tensors(tokens: list[str], chain: Mapping[str, str] | None, layers: int, se
         tensors[f"blk.{n}.ffn_gate.weight"] = random(2 * WIDTH, WIDTH)
         tensors[f"blk.{n}.ffn_up.weight"] = random(2 * WIDTH, WIDTH)
         tensors[f"blk.{n}.ffn_down.weight"] = random(WIDTH, 2 * WIDTH) * silent
-    output = random(len(tokens), WIDTH) * 4 if chain is None else np.zeros((len(tokens), WIDTH))
+    output = np.zeros((len(tokens), WIDTH))
+    if chain is None:
+        words = [n for n, token in enumerate(tokens) if token in WORDS]
+        output[words] = random(len(words), WIDTH) * 4
     for before, after in (chain or {}).items():
         output[tokens.index(after)] += embedding[tokens.index(before)] / 4
     return {**tensors, "output.weight": output}
