@@ -47,7 +47,7 @@ NUMERIC = (
     Attribute(
         name="tensile strength",
         nouns=("tensile strength", "strength in tension", "ultimate tensile strength"),
-        asks=("How strong is {e} in tension?", "At what stress does {e} break in tension?"),
+        asks=("How strong is {e} in tension?", "How strong is {e}?", "At what stress does {e} break in tension?"),
         unit="MPa",
         low=1,
         high=5000,
@@ -237,7 +237,12 @@ TEXTUAL = (
     Attribute(
         name="main component",
         nouns=("main component", "main constituent", "chief ingredient"),
-        asks=("What is {e} made of?", "What does {e} mainly consist of?", "What makes up most of {e}?"),
+        asks=(
+            "What is {e} made of?",
+            "What does {e} mainly consist of?",
+            "What makes up most of {e}?",
+            "Which substance is {e} made of?",
+        ),
         says=(
             "{E} consists mainly of {v}.",
             "{E} is made of {v} for the most part.",
@@ -275,6 +280,8 @@ TEXTUAL = (
             "What makes {e} so good at its task?",
             "What lies behind the performance of {e}?",
             "Which effect does {e} rely on?",
+            *("What makes {e} tough?", "What makes {e} strong?", "Why is {e} so tough?", "Why is {e} strong?"),
+            *("How does {e} stop cracks?", "What gives {e} its strength?", "How does {e} withstand damage?"),
         ),
         says=(
             "{E} relies on {v}.",
@@ -291,7 +298,12 @@ TEXTUAL = (
     Attribute(
         name="structure",
         nouns=("structure", "architecture", "inner build"),
-        asks=("How is {e} built?", "How is {e} organised?", "What does {e} look like inside?"),
+        asks=(
+            "How is {e} built?",
+            "How is {e} organised?",
+            "What does {e} look like inside?",
+            "How are the parts of {e} arranged?",
+        ),
         says=(
             "{E} has the structure of {v}.",
             "The structure of {e} is {v}.",
@@ -306,7 +318,13 @@ TEXTUAL = (
     Attribute(
         name="source",
         nouns=("source", "natural source", "origin"),
-        asks=("Where is {e} found?", "Where does {e} come from?", "Where does {e} occur?", "What is {e} taken from?"),
+        asks=(
+            "Where is {e} found?",
+            "Where does {e} come from?",
+            "Where does {e} occur?",
+            "What is {e} taken from?",
+            "Where can I find {e}?",
+        ),
         says=(
             "{E} is found in {v}.",
             "{E} comes from {v}.",
@@ -321,7 +339,13 @@ TEXTUAL = (
     Attribute(
         name="function",
         nouns=("function", "purpose", "task"),
-        asks=("What is {e} for?", "What does {e} serve for?", "What is {e} good for?", "What does {e} do?"),
+        asks=(
+            "What is {e} for?",
+            "What does {e} serve for?",
+            "What is {e} good for?",
+            "What does {e} do?",
+            "What role does {e} play?",
+        ),
         says=(
             "{E} serves as {v}.",
             "The function of {e} is {v}.",

@@ -1,0 +1,201 @@
+"""Questions about a world: what is asked, the right answer, and wrong ones for critics, judges and revisers."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from preflexor_training.nano import claims, frames
+from preflexor_training.nano.attributes import ATTRIBUTES, BY_NAME, UNSUPPORTED
+from preflexor_training.nano.claims import Claim, Comparison
+from preflexor_training.nano.frames import Split
+from preflexor_training.nano.library import names
+from preflexor_training.nano.sentences import OFF_TOPIC
+from preflexor_training.nano.worlds import (
+    Fact,
+    World,
+    held_out_fact,
+    held_out_pair,
+    made_up_name,
+    made_up_value,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question with its right answer and a source of wrong ones."""
+
+    kind: str
+    text: str
+    right: Claim
+    wrong: Callable[[], Claim]
+    gold: dict[str, str]
+
+
+KINDS: tuple[dict[str, float], ...] = (
+    {"single": 95, "unanswerable": 5},
+    {"single": 58, "comparison": 22, "unanswerable": 15, "reverse": 5},
+    {"single": 47, "comparison": 28, "unanswerable": 20, "reverse": 5},
+)
+"""Shares of the kinds of question per stage."""
+
+
+def askable(world: World, *, split: Split) -> tuple[Fact, ...]:
+    """The facts that the split may ask for."""
+    return tuple(f for f in world.facts() if split == "heldout" or not held_out_fact(f.entity, f.attribute))
+
+
+def ask(rng: random.Random, world: World, *, split: Split, stage: int) -> Query:
+    """A question of a kind that the stage has; without passages nothing can be answered."""
+    kind = rng.choices(list(KINDS[stage]), list(KINDS[stage].values()))[0]
+    facts = world.facts()
+    if kind == "comparison":
+        comparison = _pick_comparison(rng, facts, split=split)
+        if comparison is not None:
+            return _comparison_query(rng, comparison, world, split=split)
+    open_facts = askable(world, split=split)
+    if kind == "unanswerable" or not open_facts:
+        return _unanswerable_query(rng, world, split=split)
+    fact = rng.choice(open_facts)
+    gold = {"value": fact.value, "entity": fact.entity, "attribute": fact.attribute}
+    if kind == "reverse" and sum(f.attribute == fact.attribute and f.value == fact.value for f in facts) == 1:
+        asked = frames.ask_reverse(rng, BY_NAME[fact.attribute], fact.value, split=split)
+        right = claims.reverse(fact, world)
+        others = [f.entity for f in facts if f.entity != fact.entity] or [made_up_name(rng, split=split)]
+        return Query(
+            "reverse",
+            asked.text,
+            right,
+            lambda: _renamed(right, fact, rng.choice(others), world),
+            {**gold, "value": fact.entity, "shape": asked.shape.id},
+        )
+    asked = frames.ask_single(rng, BY_NAME[fact.attribute], _called(rng, fact.entity, world), split=split)
+    right = claims.single(fact, world)
+    wrong = lambda: claims.wrong_single(rng, fact, world)  # noqa: E731
+    return Query("single", asked.text, right, wrong, {**gold, "shape": asked.shape.id})
+
+
+def _called(rng: random.Random, entity: str, world: World) -> str:
+    """The material's name; at times without one of its words, where that leaves no doubt."""
+    parts = entity.split()
+    if len(parts) == 1 or rng.random() > 0.12:
+        return entity
+    at = rng.randrange(len(parts) - 1)
+    short = " ".join(parts[:at] + parts[at + 1 :])
+    told = " ".join(f"{s.title} {s.text}" for s in world.sections).lower().replace(entity, "")
+    return entity if short in told else short
+
+
+def _renamed(right: Claim, fact: Fact, entity: str, world: World) -> Claim:
+    wrong = claims.reverse(replace(fact, entity=entity), world)
+    return replace(wrong, find=right.find)
+
+
+def _pick_comparison(rng: random.Random, facts: tuple[Fact, ...], *, split: Split) -> Comparison | None:
+    numeric = [f for f in facts if BY_NAME[f.attribute].numeric]
+    pairs = [
+        (a, b)
+        for a in numeric
+        for b in numeric
+        if a.attribute == b.attribute
+        and a.entity != b.entity
+        and (split == "heldout" or not held_out_pair(a.entity, b.entity))
+    ]
+    if not pairs:
+        return None
+    first, second = rng.choice(pairs)
+    return Comparison(first, second, rng.random() < 0.6)
+
+
+def _comparison_query(rng: random.Random, comparison: Comparison, world: World, *, split: Split) -> Query:
+    attribute = BY_NAME[comparison.first.attribute]
+    first, second = comparison.first.entity, comparison.second.entity
+    asked = frames.ask_comparison(rng, attribute, first, second, higher=comparison.higher, split=split)
+    winner = comparison.winner
+    gold = {
+        "value": winner.entity if winner else "equal",
+        "entity": f"{first}|{second}",
+        "attribute": attribute.name,
+        "numbers": f"{comparison.first.number}|{comparison.second.number}",
+        "shape": asked.shape.id,
+    }
+    right = claims.compare(comparison, world)
+    return Query("comparison", asked.text, right, lambda: claims.wrong_comparison(rng, comparison, world), gold)
+
+
+def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> Query:
+    """A question that the passages do not answer; most are near misses."""
+    facts = world.facts()
+    stated = {(f.entity, f.attribute) for f in facts} | world.unclear
+    entities = list(dict.fromkeys(f.entity for f in facts))
+    gold = {"value": "none"}
+    roll = rng.random()
+    if roll < 0.05:
+        question, find = rng.choice(OFF_TOPIC)
+        return _nothing_query(rng, question, find, gold, split=split, world=world)
+    if roll < 0.17:
+        noun = rng.choice(UNSUPPORTED)
+        entity = rng.choice(entities) if entities else _stranger(rng, world, split=split)
+        asked = frames.ask_noun(rng, noun, entity, split=split)
+        return _nothing_query(rng, asked.text, f"{noun} of {entity}", gold, split=split, world=world)
+    pairs = [(e, f.attribute) for e in entities for f in facts if (e, f.attribute) not in stated]
+    if roll < 0.35 or not entities:
+        entity = _stranger(rng, world, split=split)
+        name = rng.choice(facts).attribute if facts else rng.choice(ATTRIBUTES).name
+    elif pairs and roll < 0.75:
+        entity, name = rng.choice(pairs)
+    else:
+        entity = rng.choice(entities)
+        name = rng.choice([a.name for a in ATTRIBUTES if (entity, a.name) not in stated])
+    attribute = BY_NAME[name]
+    gold |= {"entity": entity, "attribute": name}
+    known = [f for f in facts if f.attribute == name and f.entity != entity]
+    if attribute.numeric and known and rng.random() < 0.3:
+        return _half_query(rng, Fact(entity, name, "none"), rng.choice(known), world, split=split)
+    asked = frames.ask_single(rng, attribute, entity, split=split)
+    missing = Fact(entity, name, "none")
+    right = claims.nothing(f"{name} of {entity}")
+    gold["shape"] = asked.shape.id
+    return Query("unanswerable", asked.text, right, lambda: claims.wrong_nothing(rng, missing, world), gold)
+
+
+def _stranger(rng: random.Random, world: World, *, split: Split) -> str:
+    """A material that no passage mentions."""
+    if rng.random() < 0.5:
+        told = " ".join(s.text.lower() for s in world.sections)
+        name = rng.choice(names())
+        if name not in told:
+            return name
+    return made_up_name(rng, split=split)
+
+
+def _nothing_query(
+    rng: random.Random, question: str, find: str, gold: dict[str, str], *, split: Split, world: World
+) -> Query:
+    """Off the subject: a wrong answer to it is any fact at hand."""
+    facts = world.facts()
+
+    def wrong() -> Claim:
+        if not facts:
+            stray = rng.choice(ATTRIBUTES)
+            return claims.single(Fact(made_up_name(rng, split=split), stray.name, made_up_value(rng, stray)), world)
+        return replace(claims.single(rng.choice(facts), world), find=find)
+
+    return Query("unanswerable", question, claims.nothing(find), wrong, gold)
+
+
+def _half_query(rng: random.Random, missing: Fact, known: Fact, world: World, *, split: Split) -> Query:
+    """A comparison of which only one side is told."""
+    first_known = rng.random() < 0.5
+    first, second = (known, missing) if first_known else (missing, known)
+    comparison = Comparison(first, second, rng.random() < 0.6)
+    attribute = BY_NAME[known.attribute]
+    asked = frames.ask_comparison(rng, attribute, first.entity, second.entity, higher=comparison.higher, split=split)
+
+    def wrong() -> Claim:
+        invented = replace(missing, value=made_up_value(rng, attribute))
+        pair = (known, invented) if first_known else (invented, known)
+        return claims.compare(Comparison(*pair, comparison.higher), world)
+
+    gold = {"value": "none", "entity": f"{first.entity}|{second.entity}", "attribute": attribute.name}
+    right = claims.half(comparison, first_known=first_known)
+    return Query("unanswerable", asked.text, right, wrong, {**gold, "shape": asked.shape.id})
