@@ -15,7 +15,10 @@ from preflexor_training.nano.claims import Claim
 from preflexor_training.nano.frames import Split
 from preflexor_training.nano.library import library, names
 from preflexor_training.nano.queries import Query, ask, askable
+from preflexor_training.nano.questions import Question, library_questions
 from preflexor_training.nano.worlds import Fact, World, made_up
+
+__all__ = ["Dialogue", "Episode", "Question", "episode", "library_questions", "passages"]
 
 OPEN, CLOSE, OPEN_REFLECT, CLOSE_REFLECT = "<|thinking|>\n", "\n<|/thinking|>", "<|reflect|>", "<|/reflect|>"
 
