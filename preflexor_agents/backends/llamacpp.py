@@ -52,7 +52,7 @@ class LlamaCppBackend:
             model = await asyncio.wrap_future(loading)
         except BaseException:
             loading.add_done_callback(_discard)
-            worker.shutdown(wait=False)
+            worker.shutdown(wait=loading.done())
             raise
         return cls(spec or f"gguf:{path}", model, worker)
 
@@ -89,8 +89,13 @@ class LlamaCppBackend:
         def emit(delta: Delta) -> None:
             loop.call_soon_threadsafe(items.put_nowait, delta)
 
+        def end(reply: "asyncio.Future[Completion | None]") -> None:
+            if not reply.cancelled():
+                reply.exception()  # or asyncio complains if the reader has left
+            items.put_nowait(None)
+
         reply = loop.run_in_executor(self._worker, self._answer, request, cancel, emit)
-        reply.add_done_callback(lambda _: items.put_nowait(None))
+        reply.add_done_callback(end)
         self._running.add(cancel)
         try:
             while (item := await items.get()) is not None:

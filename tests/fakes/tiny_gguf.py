@@ -64,6 +64,7 @@ def write_gguf(
     context: int = CONTEXT,
     layers: int = 2,
     seed: int = 0,
+    extra: Mapping[str, int | bool] | None = None,
 ) -> Path:
     """Write a model file.
 
@@ -76,6 +77,7 @@ def write_gguf(
         context: trained context length.
         layers: blocks.
         seed: of the weights.
+        extra: further metadata.
     """
     tokens = vocabulary(tags)
     types = [gguf.TokenType.CONTROL] * len(CONTROL)
@@ -99,6 +101,8 @@ def write_gguf(
     writer.add_bos_token_id(tokens.index(BOS))
     writer.add_eos_token_id(tokens.index(END))
     writer.add_add_bos_token(False)
+    for key, value in (extra or {}).items():
+        writer.add_bool(key, value) if isinstance(value, bool) else writer.add_uint32(key, value)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for name, weights in _tensors(tokens, chain, layers, seed).items():
