@@ -34,7 +34,7 @@ class Query:
 KINDS: tuple[dict[str, float], ...] = (
     {"single": 95, "unanswerable": 5},
     {"single": 58, "comparison": 22, "unanswerable": 15, "reverse": 5},
-    {"single": 47, "comparison": 28, "unanswerable": 20, "reverse": 5},
+    {"single": 45, "comparison": 27, "unanswerable": 24, "reverse": 4},
 )
 """Shares of the kinds of question per stage."""
 
