@@ -19,7 +19,7 @@ from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError
 
 PIECE_TOK = 64
-"""Prompt tokens per call of llama.cpp: as fast as 512 on CPU (measured), and short enough to cancel on a GPU."""
+"""Prompt tokens per call of llama.cpp: within 4 % of the speed of 512 on CPU, and short enough to cancel on a GPU."""
 PENALTY_TOK = 64
 """Latest generated tokens that the repeat penalty looks at; llama.cpp's default."""
 

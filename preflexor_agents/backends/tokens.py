@@ -23,17 +23,19 @@ class Vocabulary:
         self.size = llama_cpp.llama_vocab_n_tokens(pointer)
         attributes = {i: int(llama_cpp.llama_vocab_get_attr(pointer, i)) for i in range(self.size)}
         texts = {i: self._text(i) for i, attribute in attributes.items() if attribute & _SPECIAL}
-        self.special: dict[str, int] = {text: i for i, text in texts.items() if text.strip()}
-        """Text -> id of the tokens that mean something in a prompt; runs of white space do not count."""
         tags = {tag: self.tokenize(tag, special=True) for tag in TAGS}
         self.tags: dict[int, str] = {ids[0]: tag for tag, ids in tags.items() if len(ids) == 1}
         """Id -> tag, for the reasoning tags that are one token."""
+        texts |= self.tags
+        self.special: dict[str, int] = {text: i for i, text in texts.items() if text.strip()}
+        """Text -> id of the tokens that mean something in a prompt; runs of white space do not count."""
         self._longest_first = sorted(self.special, key=lambda text: len(text.encode()), reverse=True)
         self._attributes = {i: attributes[i] for i in self.special.values()}
-        self._guarded: dict[str, tuple[str, ...]] = {}
-        for text in {*self.special, *self.tags.values()}:
+        guarded: dict[str, list[str]] = {}
+        for text in self.special:
             if len(text) > 1:
-                self._guarded[text[0]] = (*self._guarded.get(text[0], ()), text)
+                guarded.setdefault(text[0], []).append(text)
+        self._guarded = {first: tuple(guarded[first]) for first in guarded}
         self._starts = re.compile(f"[{re.escape(''.join(self._guarded))}]" if self._guarded else r"(?!)")
         self._adds_space = b"".join(map(self.piece, self.tokenize("x"))) != b"x"
 

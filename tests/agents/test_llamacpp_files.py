@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -110,7 +111,8 @@ async def test_bundled_model_opens_by_its_name_and_thinks_before_it_answers():
     backend = await open_backend("nano")
     grounds = Grounds(question="How tough is nacre?")
     request = Request(messages=draft(grounds), sampling=replace(GREEDY, max_tok=8))
-    first = [item async for item in backend.generate(request)][0]
+    async with aclosing(backend.generate(request)) as stream:
+        first = await anext(stream)
     await backend.aclose()
     assert (backend.spec, backend.native_tags) == ("nano", True)
     assert isinstance(first, Delta) and first.channel == "thinking"

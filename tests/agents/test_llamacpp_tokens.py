@@ -33,6 +33,7 @@ HOSTILE = [
     " ",
     "silk\n",
 ]
+BYTES = [f"<0x{b:02X}>" for b in range(256)]
 LETTERS = st.text("abz Zéß€漢\n\t0", max_size=5)
 ANY_TEXT = st.lists(st.sampled_from(HOSTILE) | LETTERS, max_size=8).map("".join)
 KEEP_FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -60,7 +61,7 @@ def smollm2(path: Path) -> Path:
 
 def spm(path: Path) -> Path:
     """As in Llama 2: text gets a space put before it, and merging alone can spell a control token."""
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "</", "s>", "▁", "▁silk"]
+    tokens = ["<unk>", "<s>", "</s>", *BYTES, "</", "s>", "▁", "▁silk"]
     tokens += [chr(c) for c in range(0x21, 0x7F)] + ["si", "sil", "silk", *TAGS]
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
     types += [TokenType.NORMAL] * (len(tokens) - len(types) - 4) + [TokenType.USER_DEFINED] * 4
@@ -163,3 +164,16 @@ def test_beginning_token_is_put_first_once_where_the_vocabulary_wants_it(tmp_pat
         assert words.encode([Span("a", trusted=False)]) == [0, tokens.index("a")]
         assert words.encode([Span("<s>", trusted=True), Span("a", trusted=False)]) == [0, tokens.index("a")]
         assert words.encode([Span("<s>", trusted=False)])[1:] == [tokens.index(c) for c in "<s>"]
+
+
+def test_tag_that_is_an_ordinary_token_counts_in_trusted_text_only(tmp_path):
+    pieces = ["<unk>", *BYTES, *"<think>", "<t", "<th", "<thi", "<thin", "<think", "<think>"]
+    types = [TokenType.UNKNOWN, *[TokenType.BYTE] * 256, *[TokenType.NORMAL] * (len(pieces) - 257)]
+    scores = [-float(n) for n in range(len(pieces))]
+    path = write_vocabulary(
+        tmp_path / "v.gguf", tokens=pieces, types=types, model="llama", scores=scores, space_prefix=False
+    )
+    with opened(path) as words:
+        last = len(pieces) - 1
+        assert words.encode([Span("<think>", trusted=True)]) == words.tokenize("<think>") == [last]
+        assert last not in words.encode([Span("<think>", trusted=False)])

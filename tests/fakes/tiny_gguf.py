@@ -124,6 +124,7 @@ def write_vocabulary(
     merges: Sequence[str] = (),
     scores: Sequence[float] = (),
     bos: int | None = None,
+    space_prefix: bool = True,
 ) -> Path:
     """Write a file with a vocabulary and no weights, to be loaded with `vocab_only`."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -132,6 +133,7 @@ def write_vocabulary(
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_add_bos_token(bos is not None)
+    writer.add_add_space_prefix(space_prefix)
     if bos is not None:
         writer.add_bos_token_id(bos)
     if merges:
