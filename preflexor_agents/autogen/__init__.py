@@ -1,4 +1,4 @@
-"""The AutoGen face: roles as chat agents, and a group chat whose manager asks the reflection protocol who speaks.
+"""The AutoGen face: agents, teams and conditions that run the reflection protocol in anybody's AutoGen workflow.
 
 AutoGen is imported on first use, so that importing this package costs nothing.
 """
@@ -7,11 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preflexor_agents.autogen.agents import RoleAgent as RoleAgent
+    from preflexor_agents.autogen.client_backend import ClientBackend as ClientBackend
     from preflexor_agents.autogen.group_chat import ReflectionGroupChat as ReflectionGroupChat
     from preflexor_agents.autogen.group_chat import reflection_team as reflection_team
+    from preflexor_agents.autogen.llamacpp_client import LlamaCppClient as LlamaCppClient
+    from preflexor_agents.autogen.loader import load_component as load_component
+    from preflexor_agents.autogen.ollama_client import OllamaClient as OllamaClient
+    from preflexor_agents.autogen.reflect_agent import ReflectAgent as ReflectAgent
+    from preflexor_agents.autogen.terminations import BudgetTermination as BudgetTermination
+    from preflexor_agents.autogen.terminations import ConvergenceTermination as ConvergenceTermination
+    from preflexor_agents.autogen.terminations import ScoreTermination as ScoreTermination
+    from preflexor_agents.autogen.transcript import watched as watched
 
-_HOMES = {"RoleAgent": "agents", "ReflectionGroupChat": "group_chat", "reflection_team": "group_chat"}
-__all__ = ["ReflectionGroupChat", "RoleAgent", "reflection_team"]
+_HOMES = {
+    "BudgetTermination": "terminations",
+    "ClientBackend": "client_backend",
+    "ConvergenceTermination": "terminations",
+    "LlamaCppClient": "llamacpp_client",
+    "OllamaClient": "ollama_client",
+    "ReflectAgent": "reflect_agent",
+    "ReflectionGroupChat": "group_chat",
+    "RoleAgent": "agents",
+    "ScoreTermination": "terminations",
+    "load_component": "loader",
+    "reflection_team": "group_chat",
+    "watched": "transcript",
+}
+__all__ = [
+    "BudgetTermination",
+    "ClientBackend",
+    "ConvergenceTermination",
+    "LlamaCppClient",
+    "OllamaClient",
+    "ReflectAgent",
+    "ReflectionGroupChat",
+    "RoleAgent",
+    "ScoreTermination",
+    "load_component",
+    "reflection_team",
+    "watched",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,138 +1,276 @@
-"""The recursive reflect-and-improve group chat: a real AutoGen team whose manager asks the protocol who speaks."""
+"""The recursive reflect-and-improve group chat: a real AutoGen team whose manager asks the protocol who speaks.
+
+Needs AutoGen 0.7: earlier versions make teams differently. `ReflectAgent` runs the same protocol on 0.5.7 as well.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Self
 
 from autogen_agentchat.base import ChatAgent, TaskResult, Team, TerminationCondition
-from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, MessageFactory, StopMessage
+from autogen_agentchat.messages import BaseChatMessage, MessageFactory, ModelClientStreamingChunkEvent, TextMessage
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
 from autogen_agentchat.teams._group_chat._events import GroupChatTermination
-from autogen_core import CancellationToken
+from autogen_core import AgentRuntime, CancellationToken, Component, ComponentModel
+from pydantic import Field
 
-from preflexor_agents.autogen.agents import RoleAgent, Setup
-from preflexor_agents.autogen.transcript import Transcript, told
+from preflexor_agents.autogen.agents import RoleAgent
+from preflexor_agents.autogen.casting import Casting, Player, as_role, everybody
+from preflexor_agents.autogen.fields import ComponentConfig, PlayerField, player_field, protocol
+from preflexor_agents.autogen.pauses import Pauses
+from preflexor_agents.autogen.playing import Table, stopped_by
+from preflexor_agents.autogen.terminations import RunEnd
+from preflexor_agents.autogen.transcript import TURN, ChatItem, Emit, Transcript
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.events import Role, RunFinished, from_json, to_json
+from preflexor_agents.errors import ConfigError, InputError
+from preflexor_agents.events import ROLES, Role
 from preflexor_agents.reflection.perform import Cast, Control, Library
 from preflexor_agents.reflection.protocol import next_step, role_of
 
-Message = BaseAgentEvent | BaseChatMessage
-
-
-class RunEnd(TerminationCondition):
-    """Ends the chat when a participant tells that the run has finished."""
-
-    def __init__(self) -> None:
-        self._over = False
-
-    @property
-    def terminated(self) -> bool:
-        """Whether the run has finished."""
-        return self._over
-
-    async def __call__(self, messages: Sequence[Message]) -> StopMessage | None:
-        """The stop reason, once there is one."""
-        for message in messages:
-            for event in told(message):
-                if isinstance(event, RunFinished):
-                    self._over = True
-                    return StopMessage(content=event.stop_reason, source="protocol")
-        return None
-
-    async def reset(self) -> None:
-        """Wait for the next run's end."""
-        self._over = False
+DESCRIPTION = "Answers a question in rounds of thinking, critique and revision, and keeps the better answer."
 
 
 class ReflectionGroupChatManager(BaseGroupChatManager):
     """Gives the floor to the role that the protocol names next."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, pauses: Pauses) -> None:
         super().__init__(*args)
-        self._transcript = Transcript()
-        self._last = ""
+        self.transcript = Transcript()
+        self._pauses = pauses
+        self._last: tuple[str, int] = ("", -1)
 
     async def validate_group_state(self, messages: list[BaseChatMessage] | None) -> None:
-        """Anything may be asked."""
+        """Take in the question, or see that there is a run to go on with. Called at every start."""
+        self._active_speakers.clear()  # what a run that broke off has left behind
+        self._last = ("", -1)
+        self.transcript.read(messages or [])
+        state = self.transcript.state
+        if self.transcript.question is None or (state is not None and state.finished):
+            raise InputError("there is no run to go on with; give the team a task")
 
-    async def update_message_thread(self, messages: Sequence[Message]) -> None:
-        """Fold what was said."""
-        await super().update_message_thread(messages)
-        for message in messages:
-            self._transcript.read(message)
+    async def update_message_thread(self, messages: Sequence[ChatItem]) -> None:
+        """Hear what a turn told; the thread itself is not kept."""
+        self.transcript.read([m for m in messages if isinstance(m, BaseChatMessage) and TURN in m.metadata])
 
-    async def select_speaker(self, thread: Sequence[Message]) -> list[str] | str:
+    async def select_speaker(self, thread: Sequence[ChatItem]) -> list[str] | str:
         """The role of the protocol's next step; a decision goes to whoever spoke last."""
-        state, started = self._transcript.state, self._transcript.started
-        step = (
-            None if state is None or started is None else next_step(state, elapsed_s=time.time() - started.started_at)
-        )
-        role = None if step is None else role_of(step)
-        if role is None:
-            first: Role = "librarian" if "librarian" in self._participant_names else "thinker"
-            self._last = self._last or first
-            return self._last
-        if role not in self._participant_names:
-            raise ValueError(f"the team has no {role}; add a participant of that name")
-        self._last = role
-        return role
+        transcript = self.transcript
+        role: Role | None = None
+        if transcript.state is not None and transcript.started is not None:
+            started = self._pauses.without(transcript.started)
+            step = next_step(transcript.state, elapsed_s=time.time() - started.started_at)
+            role = None if step is None else role_of(step)
+        first = "librarian" if "librarian" in self._participant_names else "thinker"
+        speaker = role or self._last[0] or first
+        if speaker not in self._participant_names:
+            raise ConfigError(f"the team has no {speaker}; add a participant of that name")
+        if self._last == (speaker, len(transcript.heard)):
+            raise RuntimeError(f"the {speaker} was asked twice and did nothing")
+        self._last = (speaker, len(transcript.heard))
+        return speaker
 
     async def reset(self) -> None:
         """Forget the run."""
         self._current_turn = 0
-        self._message_thread.clear()
-        self._transcript = Transcript()
-        self._last = ""
+        self._active_speakers.clear()
+        self.transcript = Transcript()
         if self._termination_condition is not None:
             await self._termination_condition.reset()
 
     async def save_state(self) -> Mapping[str, Any]:
         """The run as heard so far, as JSON values."""
-        t = self._transcript
-        return {"version": 1, "question": t.question, "last": self._last, "events": [to_json(e) for e in t.heard]}
+        return {
+            "type": "ReflectionGroupChatManagerState",
+            "version": "1.0.0",
+            "current_turn": self._current_turn,
+            "transcript": self.transcript.to_json(),
+        }
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up a saved run."""
         await self.reset()
-        self._transcript.question, self._last = state["question"], state["last"]
-        for item in state["events"]:
-            self._transcript.take(from_json(item))
+        self._current_turn = state["current_turn"]
+        self.transcript = Transcript.from_json(state["transcript"])
 
 
-class ReflectionGroupChat(BaseGroupChat):
+class ReflectionGroupChatConfig(ComponentConfig):
+    """Config of a `ReflectionGroupChat`."""
+
+    name: str = "reflection"
+    description: str = DESCRIPTION
+    model: PlayerField | None = None
+    """Who plays the roles that no participant plays."""
+    participants: list[ComponentModel] = Field(default_factory=list)
+    """Agents named after the role that they play."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ReflectConfig`; what is not given is the preset's."""
+    store: str | None = None
+    """Path of a knowledge store."""
+    emit: Emit = "events"
+    termination_condition: ComponentModel | None = None
+    max_turns: int | None = None
+
+
+class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
     """Thinker, critic, reviser, judge, integrator and librarian in one recursive group chat.
 
-    A participant's name is its role. Streams built-in message types only; `transcript.watched` turns a streamed
-    message back into the event it carries.
+    Every role is a chat agent of its own. Streams built-in message types only, the answer as one `TextMessage` in
+    the team's name; `transcript.watched` turns a streamed message back into the event it carries. A cancelled token
+    ends the run with the best answer so far. `run()` without a task goes on with a run that was saved or interrupted.
     """
 
-    def __init__(self, participants: Sequence[ChatAgent], *, control: Control | None = None) -> None:
-        everyone: list[ChatAgent | Team] = list(participants)
+    component_config_schema = ReflectionGroupChatConfig
+    component_provider_override = "preflexor_agents.autogen.ReflectionGroupChat"
+
+    def __init__(
+        self,
+        participants: Sequence[ChatAgent] = (),
+        *,
+        model: Player | None = None,
+        config: ReflectConfig | None = None,
+        library: Library | None = None,
+        store: str | None = None,
+        name: str = "reflection",
+        description: str = DESCRIPTION,
+        emit: Emit = "events",
+        termination_condition: TerminationCondition | None = None,
+        max_turns: int | None = None,
+        runtime: AgentRuntime | None = None,
+        control: Control | None = None,
+    ) -> None:
+        """Gather a team.
+
+        Args:
+            participants: agents named after the role they play; any `ChatAgent` will do. Each call that it gets
+                holds what its role needs (the critic: question, thinking, evidence) and starts from a clean slate.
+            model: plays every other role: a model SPEC, a backend, a client.
+            config: the protocol and its budgets.
+            library: an open knowledge store.
+            store: its path; alone, it is opened at the first run.
+            name: of the team.
+            description: of the team.
+            emit: `messages` shows stages as text messages, for hosts whose screens leave events out.
+            termination_condition: ends the chat before the run is over; sees the participants' own messages.
+            max_turns: most turns of participants in one run.
+            runtime: an AutoGen runtime to live in. Default: one of its own.
+            control: stop or steer the run from outside.
+
+        Raises:
+            ConfigError: an unknown role, two participants of one name, nobody for a role that the protocol needs.
+        """
+        config = config or ReflectConfig()
+        seats = _seats(participants)
+        players = {role: agent.player for role, agent in seats.items() if agent.player is not None}
+        casting = Casting(everybody(model, players, config=config), library=library, store=store)
+        roles: list[Role] = [*casting.players, *(("librarian",) if casting.has_library else ())]
+        everyone: list[ChatAgent | Team] = [seats.get(role) or RoleAgent(role) for role in roles]
+        self._table = Table(casting=casting, config=config, emit=emit, control=control or Control())
+        for agent in everyone:
+            assert isinstance(agent, RoleAgent)
+            agent.join(self._table)
+        self._model, self._given, self._termination = model, tuple(participants), termination_condition
+        self._manager: ReflectionGroupChatManager | None = None
+        self._answer: TextMessage | None = None
         super().__init__(
-            name="reflection",
-            description="A recursive reflect-and-improve group chat.",
+            name=name,
+            description=description,
             participants=everyone,
             group_chat_manager_name="ReflectionGroupChatManager",
             group_chat_manager_class=ReflectionGroupChatManager,
-            termination_condition=RunEnd(),
+            termination_condition=RunEnd() if termination_condition is None else RunEnd() | termination_condition,
+            max_turns=max_turns,
+            runtime=runtime,
         )
-        self._control = control or Control()
 
-    def run_stream(
+    async def run_stream(
         self,
         *,
         task: str | BaseChatMessage | Sequence[BaseChatMessage] | None = None,
         cancellation_token: CancellationToken | None = None,
         output_task_messages: bool = True,
-    ) -> AsyncGenerator[Message | TaskResult, None]:
-        """Answer a question; see `BaseGroupChat.run_stream`. A stop of the run before is forgotten."""
-        self._control.stop.clear()
-        return super().run_stream(
-            task=task, cancellation_token=cancellation_token, output_task_messages=output_task_messages
-        )
+    ) -> AsyncGenerator[ChatItem | TaskResult, None]:
+        """Answer a question, streaming what happens; the result comes last. See `BaseGroupChat.run_stream`.
+
+        A cancelled token ends the run with the best answer so far. Leaving the stream early ends it, too.
+        """
+        control = self._table.control
+        control.stop.clear()
+        await self._table.casting.open()
+        if isinstance(task, Sequence) and not isinstance(task, str):
+            task = list(task) or None
+            if task is None and self._answer is not None and not self._unfinished:
+                yield self._answer
+                yield TaskResult(messages=[self._answer], stop_reason="nothing new was said")
+                return
+        shown: list[ChatItem] = []
+        result = TaskResult(messages=[])
+        self._answer = None
+        stream = super().run_stream(task=task, output_task_messages=output_task_messages)
+        with stopped_by(cancellation_token, control):
+            try:
+                async for item in stream:
+                    if isinstance(item, TaskResult):
+                        result = item
+                        continue
+                    message = self._seen_outside(item)
+                    if message is None:
+                        continue
+                    if not isinstance(message, ModelClientStreamingChunkEvent):
+                        shown.append(message)
+                    yield message
+            finally:
+                control.stop.set()  # whoever leaves early does not wait for the rest of the run
+                await stream.aclose()
+        if self._answer is None:
+            self._answer = self._best_so_far()
+            shown.append(self._answer)
+            yield self._answer
+        yield TaskResult(messages=shown, stop_reason=result.stop_reason)
+
+    @property
+    def control(self) -> Control:
+        """Stops or steers the run."""
+        return self._table.control
+
+    @property
+    def _unfinished(self) -> bool:
+        state = self._manager.transcript.state if self._manager is not None else None
+        return state is not None and not state.finished
+
+    def _seen_outside(self, message: ChatItem) -> ChatItem | None:
+        """A message as those outside the team see it: turns are for the peers, the answer is the team's."""
+        if TURN in message.metadata:
+            return None
+        if isinstance(message, TextMessage) and message.source in ROLES and "answered" in message.metadata:
+            self._answer = message.model_copy(update={"source": self.name})
+            return self._answer
+        return message
+
+    def _best_so_far(self) -> TextMessage:
+        """What there is to say where the chat was ended before the run was over."""
+        state = self._manager.transcript.state if self._manager is not None else None
+        if state is None or state.best is None:
+            return TextMessage(content="No answer yet.", source=self.name)
+        metadata = {"best_round": str(state.best.round), "rounds": str(state.round)}
+        return TextMessage(content=state.best.answer, source=self.name, metadata=metadata)
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """The run so far, as JSON values; may be called in the middle of one."""
+        state = await super().save_state()
+        return {**state, "saved_at": time.time(), "pauses": list(self._table.pauses.spans)}
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved run; the time since then does not count against its budget."""
+        await super().load_state(state)
+        spans = self._table.pauses.spans
+        spans[:] = [*(tuple(span) for span in state["pauses"]), (state["saved_at"], time.time())]
+
+    async def close(self) -> None:
+        """Let go of the models and the store that the team has opened; another run opens them again."""
+        await self._table.casting.close()
 
     def _create_group_chat_manager_factory(
         self,
@@ -142,23 +280,56 @@ class ReflectionGroupChat(BaseGroupChat):
         participant_topic_types: list[str],
         participant_names: list[str],
         participant_descriptions: list[str],
-        output_message_queue: asyncio.Queue[BaseAgentEvent | BaseChatMessage | GroupChatTermination],
+        output_message_queue: asyncio.Queue[ChatItem | GroupChatTermination],
         termination_condition: TerminationCondition | None,
         max_turns: int | None,
         message_factory: MessageFactory,
     ) -> Callable[[], ReflectionGroupChatManager]:
-        return lambda: ReflectionGroupChatManager(
-            name,
-            group_topic_type,
-            output_topic_type,
-            participant_topic_types,
-            participant_names,
-            participant_descriptions,
-            output_message_queue,
-            termination_condition,
-            max_turns,
-            message_factory,
-            self._emit_team_events,
+        def make() -> ReflectionGroupChatManager:
+            self._manager = ReflectionGroupChatManager(
+                name,
+                group_topic_type,
+                output_topic_type,
+                participant_topic_types,
+                participant_names,
+                participant_descriptions,
+                output_message_queue,
+                termination_condition,
+                max_turns,
+                message_factory,
+                pauses=self._table.pauses,
+            )
+            return self._manager
+
+        return make
+
+    def _to_config(self) -> ReflectionGroupChatConfig:
+        end = self._termination
+        return ReflectionGroupChatConfig(
+            name=self.name,
+            description=self.description,
+            model=None if self._model is None else player_field(self._model, where="model"),
+            participants=[agent.dump_component() for agent in self._given],
+            config=asdict(self._table.config),
+            store=self._table.casting.store,
+            emit=self._table.emit,
+            termination_condition=None if end is None else end.dump_component(),
+            max_turns=self._max_turns,
+        )
+
+    @classmethod
+    def _from_config(cls, config: ReflectionGroupChatConfig) -> Self:
+        end = config.termination_condition
+        return cls(
+            [ChatAgent.load_component(agent) for agent in config.participants],
+            model=config.model,
+            config=protocol(config.config),
+            store=config.store,
+            name=config.name,
+            description=config.description,
+            emit=config.emit,
+            termination_condition=None if end is None else TerminationCondition.load_component(end),
+            max_turns=config.max_turns,
         )
 
 
@@ -170,7 +341,7 @@ def reflection_team(
     store: str | None = None,
     control: Control | None = None,
 ) -> ReflectionGroupChat:
-    """The standard team: one `RoleAgent` for every role in the cast, and a librarian if there is a library.
+    """The team over an open cast.
 
     Args:
         cast: a backend for each role.
@@ -179,8 +350,16 @@ def reflection_team(
         store: its path, for the record.
         control: stop or steer the run from outside.
     """
-    setup = Setup(cast=cast, config=config, library=library, store=store, control=control or Control())
-    roles: list[Role] = list(cast)
-    if library is not None:
-        roles.append("librarian")
-    return ReflectionGroupChat([RoleAgent(role, setup) for role in roles], control=setup.control)
+    players = [RoleAgent(role, backend) for role, backend in cast.items()]
+    return ReflectionGroupChat(players, config=config, library=library, store=store, control=control)
+
+
+def _seats(participants: Sequence[ChatAgent]) -> dict[Role, RoleAgent]:
+    """Who plays which role; an agent that is none of ours plays through one of ours."""
+    seats: dict[Role, RoleAgent] = {}
+    for agent in participants:
+        role = as_role(agent.name, where="participants")
+        if role in seats:
+            raise ConfigError(f"participants: two of them are named {role!r}; a role has one player")
+        seats[role] = agent if isinstance(agent, RoleAgent) else RoleAgent(role, agent, description=agent.description)
+    return seats

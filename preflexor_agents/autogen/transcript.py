@@ -1,25 +1,33 @@
-"""Events as AutoGen messages and back: a run can be rebuilt from the chat's own messages alone.
+"""Events as AutoGen messages and back: a run can be watched, and rebuilt, from a chat's own messages.
 
-Only built-in message types are used; the event itself travels in `metadata`, which holds strings. A turn's last
-message repeats the turn's events, because peers receive nothing else.
+Only built-in message types are used, their metadata holds strings. A live message carries one event for whoever
+watches the stream. A turn's last message carries the turn's events for the peers, who receive nothing else; it says
+where in the run they belong, so that hearing it twice, or late, does no harm.
 """
 
+import dataclasses
 import json
-from collections.abc import Sequence
-from typing import assert_never
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, assert_never
 
 from autogen_agentchat.messages import (
     BaseAgentEvent,
     BaseChatMessage,
+    HandoffMessage,
+    MemoryQueryEvent,
     ModelClientStreamingChunkEvent,
     TextMessage,
     ThoughtEvent,
 )
+from autogen_core.memory import MemoryContent, MemoryMimeType
 from autogen_core.models import RequestUsage
 
 from preflexor_agents.events import (
     Cited,
     Event,
+    Passage,
     Retrieved,
     RoundFinished,
     RoundStarted,
@@ -30,46 +38,115 @@ from preflexor_agents.events import (
     StepFinished,
     StepStarted,
     TextDelta,
+    Usage,
     from_json,
     to_json,
 )
 from preflexor_agents.reflection.state import State, advance, said, start
 
+Emit = Literal["events", "messages"]
+"""Whether stages are shown as agent events or as text messages; some hosts' screens leave events out."""
+ChatItem = BaseAgentEvent | BaseChatMessage
 EVENT, TURN = "preflexor.event", "preflexor.turn"
+_LABELS = (
+    "stage", "role", "round", "candidate", "channel", "score", "accepted", "converged", "finish_reason", "query",
+    "seconds", "stop_reason", "best_round", "integrated", "error",
+)  # fmt: skip
 
 
-def live(event: Event, *, source: str) -> BaseAgentEvent:
-    """The event as a message for whoever watches the stream."""
-    metadata = {EVENT: json.dumps(to_json(event), ensure_ascii=False), **_labels(event)}
-    if isinstance(event, TextDelta):
-        return ModelClientStreamingChunkEvent(content=event.text, source=source, metadata=metadata)
-    usage = None
-    if isinstance(event, StepFinished):
-        usage = RequestUsage(prompt_tokens=event.usage.prompt, completion_tokens=event.usage.generated)
-    return ThoughtEvent(content=describe(event), source=source, metadata=metadata, models_usage=usage)
+class Teller:
+    """Makes messages of a run's events, in one name."""
+
+    def __init__(self, source: str, *, emit: Emit = "events") -> None:
+        self._source = source
+        self._emit = emit
+        self._rounds = 0
+        self._ids: dict[tuple[object, ...], str] = {}
+
+    def live(self, event: Event) -> ChatItem:
+        """The event as a message for whoever watches the stream; `watched` is the inverse."""
+        self._rounds = max(self._rounds, getattr(event, "round", 0))
+        if isinstance(event, TextDelta):
+            return ModelClientStreamingChunkEvent(
+                content=event.text, source=self._source, metadata=labels(event), full_message_id=self._id(event)
+            )
+        if isinstance(event, RunFinished):
+            return final_message(event, source=self._source, rounds=self._rounds)
+        if isinstance(event, Retrieved) and self._emit == "events":
+            found = [_memory(p) for p in event.passages]
+            metadata = {"stage": "retrieve", "role": "librarian", **labels(event)}
+            return MemoryQueryEvent(content=found, source=self._source, metadata=metadata)
+        metadata = {EVENT: json.dumps(to_json(event), ensure_ascii=False), **labels(event)}
+        usage = _request_usage(event.usage) if isinstance(event, StepFinished) else None
+        kind = TextMessage if self._emit == "messages" and _worth_showing(event) else ThoughtEvent
+        return kind(
+            id=self._id(event) if isinstance(event, StepFinished) else str(uuid.uuid4()),
+            content=describe(event) or "(nothing)",
+            source=self._source,
+            metadata=metadata,
+            models_usage=usage,
+        )
+
+    def _id(self, event: TextDelta | StepFinished) -> str:
+        """The id of the message that will hold the whole of a streamed text."""
+        key = (event.round, event.stage, event.candidate)
+        if isinstance(event, StepFinished):
+            return self._ids.pop(key, None) or str(uuid.uuid4())
+        return self._ids.setdefault(key, str(uuid.uuid4()))
 
 
-def turn_message(events: Sequence[Event], *, source: str) -> TextMessage:
-    """The message that ends a turn and tells the peers what happened in it."""
-    kept = [e for e in events if not isinstance(e, TextDelta)]
-    turn = json.dumps([to_json(e) for e in kept], ensure_ascii=False)
-    return TextMessage(content=_headline(kept), source=source, metadata={TURN: turn})
+def final_message(event: RunFinished, *, source: str, rounds: int) -> TextMessage:
+    """The answer for the peers; what it took is in the metadata."""
+    metadata = {**labels(event), "rounds": str(rounds), "answered": str(bool(event.answer))}
+    for name in ("prompt", "cached", "generated"):
+        metadata[f"tokens_{name}"] = str(getattr(event.usage, name))
+    content = event.answer or (f"No answer: {event.error}" if event.error else "No answer.")
+    return TextMessage(content=content, source=source, metadata=metadata)
 
 
 def watched(message: object) -> Event | None:
-    """The event of a live message; None for any other."""
-    if not isinstance(message, BaseAgentEvent):
+    """The event that a live message carries; None for any other."""
+    if not isinstance(message, ChatItem):
         return None
-    text = message.metadata.get(EVENT)
-    return from_json(json.loads(text)) if text else None
+    data = message.metadata
+    if EVENT in data:
+        return from_json(json.loads(data[EVENT]))
+    match message:
+        case ModelClientStreamingChunkEvent(content=text) if "channel" in data:
+            values = {name: data[name] for name in ("role", "stage", "channel")}
+            numbers = {name: int(data[name]) for name in ("round", "candidate")}
+            return from_json({"event": "TextDelta", "text": text, **values, **numbers})
+        case MemoryQueryEvent(content=found) if data.get("stage") == "retrieve":
+            passages = tuple(_passage(item) for item in found)
+            seconds = float(data["seconds"])
+            return Retrieved(round=int(data["round"]), query=data.get("query", ""), passages=passages, seconds=seconds)
+        case TextMessage(content=text) if "stop_reason" in data:
+            return _finished(text, data)
+    return None
 
 
-def told(message: object) -> list[Event]:
-    """The events that a turn's last message tells its peers."""
-    if not isinstance(message, BaseChatMessage):
-        return []
-    text = message.metadata.get(TURN)
-    return [from_json(item) for item in json.loads(text)] if text else []
+class Turn(NamedTuple):
+    """What a turn's last message tells the peers."""
+
+    run: float
+    """When the run began; names it."""
+    at: int
+    """Place of the first event in the run, text deltas not counted."""
+    events: list[Event]
+
+
+def turn_message(turn: Turn, *, source: str) -> TextMessage:
+    """The message that ends a turn."""
+    data = {"run": turn.run, "at": turn.at, "events": [to_json(e) for e in turn.events]}
+    return TextMessage(
+        content=_headline(turn.events), source=source, metadata={TURN: json.dumps(data, ensure_ascii=False)}
+    )
+
+
+def told(message: BaseChatMessage) -> Turn:
+    """What a turn's last message tells; the inverse of `turn_message`."""
+    data = json.loads(message.metadata[TURN])
+    return Turn(data["run"], data["at"], [from_json(item) for item in data["events"]])
 
 
 class Transcript:
@@ -80,24 +157,75 @@ class Transcript:
         self.started: RunStarted | None = None
         self.state: State | None = None
         self.heard: list[Event] = []
+        """Every event so far but text deltas."""
+        self.shared = 0
+        """How many of them the peers know."""
+        self._asked: dict[str, None] = {}
 
-    def read(self, message: object) -> None:
-        """Take in a chat message: a peer's turn, or a new question from outside."""
-        events = told(message)
-        for event in events:
-            self.take(event)
-        over = self.state is None or self.state.finished is not None
-        if not events and over and isinstance(message, BaseChatMessage):
-            self.question, self.started, self.state, self.heard = message.to_text(), None, None, []
+    def read(self, messages: Sequence[BaseChatMessage]) -> None:
+        """Take in peers' turns and questions from outside, each message once; what comes together is one question."""
+        for is_turn, group in groupby(messages, key=lambda m: TURN in m.metadata):
+            if is_turn:
+                for message in group:
+                    self._hear(told(message))
+                continue
+            lines = lines_of([m for m in group if self._is_new(m)])
+            if lines:
+                self.question = conversation(lines)
+                self.started, self.state, self.heard, self.shared = None, None, [], 0
 
     def take(self, event: Event) -> None:
         """Fold one event."""
         if isinstance(event, RunStarted):
-            self.started, self.state, self.heard = event, start(event), []
+            self.question, self.started, self.state, self.heard = event.question, event, start(event), []
         elif self.state is not None:
             self.state = advance(self.state, event)
         if not isinstance(event, TextDelta):
             self.heard.append(event)
+
+    def tell(self, *, again: bool = False) -> Turn:
+        """What the peers do not know yet; all of the run if `again`."""
+        if self.started is None:
+            return Turn(-1.0, 0, [])
+        at = 0 if again else self.shared
+        self.shared = len(self.heard)
+        return Turn(self.started.started_at, at, self.heard[at:])
+
+    def to_json(self) -> dict[str, Any]:
+        """The transcript as JSON values."""
+        heard = [to_json(e) for e in self.heard]
+        return {"question": self.question, "heard": heard, "shared": self.shared, "asked": list(self._asked)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Transcript":
+        """The transcript that `to_json` wrote."""
+        made = cls()
+        made.question = data["question"]
+        for item in data["heard"]:
+            made.take(from_json(item))
+        made.shared = data["shared"]
+        made._asked = dict.fromkeys(data["asked"])
+        return made
+
+    def _hear(self, turn: Turn) -> None:
+        mine = self.started.started_at if self.started is not None else -1.0
+        if turn.run > mine and turn.at == 0:
+            self.heard = []
+        elif turn.run != mine:
+            return
+        known = len(self.heard) - turn.at
+        if known >= 0:
+            for event in turn.events[known:]:
+                self.take(event)
+            self.shared = len(self.heard)
+
+    def _is_new(self, message: BaseChatMessage) -> bool:
+        key = getattr(message, "id", None)  # messages have ids since AutoGen 0.6
+        if key is None:
+            return True
+        new = key not in self._asked
+        self._asked[key] = None
+        return new
 
 
 def describe(event: Event) -> str:
@@ -130,6 +258,32 @@ def describe(event: Event) -> str:
             assert_never(event)
 
 
+def labels(event: Event) -> dict[str, str]:
+    """What others may want to read from a message's metadata without knowing our events."""
+    found = {name: getattr(event, name, None) for name in _LABELS}
+    return {name: str(value) for name, value in found.items() if value is not None and value != ""}
+
+
+def conversation(lines: Sequence[tuple[str, str]]) -> str:
+    """What was said, as a question: one line as it is, several with the names of those who said them."""
+    if len(lines) == 1:
+        return lines[0][1]
+    return "\n".join(f"{who}: {what}" for who, what in lines)
+
+
+def lines_of(messages: Sequence[BaseChatMessage]) -> list[tuple[str, str]]:
+    """Who says what in messages from outside. A hand-over says what it brings along; its stock phrase says nothing."""
+    lines: list[tuple[str, str]] = []
+    for message in messages:
+        if not isinstance(message, HandoffMessage):
+            lines.append((message.source, message.to_model_text()))
+            continue
+        lines += [(getattr(m, "source", "system"), m.content) for m in message.context if isinstance(m.content, str)]
+        if not message.context and not message.content.startswith(f"Transferred to {message.target}"):
+            lines.append((message.source, message.content))
+    return lines
+
+
 def _headline(events: Sequence[Event]) -> str:
     """What a turn comes to: the run's answer, else what was said, else the last thing that happened."""
     for kind in (RunFinished, StepFinished, StepFailed, Retrieved):
@@ -139,7 +293,33 @@ def _headline(events: Sequence[Event]) -> str:
     return describe(events[-1]) if events else "(nothing to do)"
 
 
-def _labels(event: Event) -> dict[str, str]:
-    names = ("stage", "role", "round", "candidate", "channel", "score", "accepted")
-    found = {name: getattr(event, name, None) for name in names}
-    return {name: str(value) for name, value in found.items() if value is not None}
+def _worth_showing(event: Event) -> bool:
+    return isinstance(event, Retrieved | StepFinished | StepFailed | RoundFinished | Cited)
+
+
+def _request_usage(usage: Usage) -> RequestUsage:
+    return RequestUsage(prompt_tokens=usage.prompt, completion_tokens=usage.generated)
+
+
+def _memory(passage: Passage) -> MemoryContent:
+    metadata = dataclasses.asdict(passage)
+    return MemoryContent(content=metadata.pop("text"), mime_type=MemoryMimeType.TEXT, metadata=metadata)
+
+
+def _passage(item: MemoryContent) -> Passage:
+    return Passage(text=str(item.content), **(item.metadata or {}))
+
+
+def _finished(text: str, data: Mapping[str, str]) -> RunFinished:
+    values: dict[str, Any] = {
+        "answer": text if data["answered"] == "True" else "",
+        "stop_reason": data["stop_reason"],
+        "best_round": int(data["best_round"]),
+        "integrated": data["integrated"] == "True",
+        "usage": {name: int(data[f"tokens_{name}"]) for name in ("prompt", "cached", "generated")},
+        "seconds": float(data["seconds"]),
+        "error": data.get("error", ""),
+    }
+    finished = from_json({"event": "RunFinished", **values})
+    assert isinstance(finished, RunFinished)
+    return finished

@@ -1,7 +1,7 @@
 """A backend that speaks scripted words, told apart by stage; and what the tests of this folder share."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from preflexor_agents import prompts
@@ -37,6 +37,8 @@ IMPROVES: dict[str, str] = {
 """`judge` names what the better answer holds."""
 CONFIG = ReflectConfig(rounds=2)
 QUESTION = "How tough is nacre?"
+ANSWER = "It is 4.5."
+"""What a run with these words comes to: the merged answer is as good, and only a better one is taken."""
 
 
 def stage_of(request: Request) -> str:
@@ -65,7 +67,7 @@ class Voices:
         texts: dict[str, str | Exception] | None = None,
         *,
         spec: str = "voices",
-        hold: Callable[[str], "asyncio.Future[None] | None"] = lambda stage: None,
+        hold: Callable[[str], Awaitable[object] | None] = lambda stage: None,
     ) -> None:
         self.spec = spec
         self.texts: dict[str, str | Exception] = {**IMPROVES, **(texts or {})}
@@ -111,6 +113,21 @@ class Voices:
 
 def cast_of(backend: Voices) -> Cast:
     return {role: backend for role in ("thinker", "critic", "reviser", "judge", "integrator")}  # type: ignore[misc]
+
+
+class Gate:
+    """Holds the first piece of a stage's first reply until it is opened."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    def __call__(self, stage: str) -> Awaitable[object] | None:
+        if stage != self.stage or self.open.is_set():
+            return None
+        self.reached.set()
+        return self.open.wait()
 
 
 class Shelf:
