@@ -34,21 +34,26 @@ def _indexed(material: Material) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     return tuple(p for p in material.parts if p.heading in telling), material.parts
 
 
+MOST = 6
+"""Most passages of a world: as many as a wide search returns."""
+
+
 def library(rng: random.Random, *, split: Split) -> World:
-    """One to four sections of notes, about one to three materials."""
+    """One to six sections of notes, most of them about one or two materials, as a search returns them."""
     chosen: list[tuple[Material, Part]] = []
     if rng.random() < 0.45:
         a, b, attribute = rng.choice(_pairs())
         chosen += [(m, _telling(m, attribute)) for m in (a, b)]
-        extra = rng.choice((0, 0, 1, 2))
+        extra = rng.choice((0, 0, 1, 1, 2, 3, 4))
     else:
         a = b = rng.choice(materials())
         chosen.append((a, rng.choice(_indexed(a)[0])))
-        extra = rng.choice((0, 1, 2, 2, 3))
+        extra = rng.choice((0, 1, 2, 2, 3, 4, 5))
+    others = (a, b, rng.choice(materials()), _namesake(rng, a))
     for _ in range(extra):
-        m = rng.choice((a, b, rng.choice(materials())))
+        m = rng.choice(others)
         piece = (m, rng.choice(_indexed(m)[1] if rng.random() < 0.4 else _indexed(m)[0]))
-        if piece not in chosen:
+        if piece not in chosen and len(chosen) < MOST:
             chosen.append(piece)
     rng.shuffle(chosen)
     world = _world(rng, chosen)
@@ -60,6 +65,17 @@ def library(rng: random.Random, *, split: Split) -> World:
     if roll < 0.65:
         return world
     return _renamed(rng, world, split=split)
+
+
+@cache
+def _namesakes(material: Material) -> tuple[Material, ...]:
+    """Materials that share a word of their name: what a search confuses."""
+    words = set(material.name.split())
+    return tuple(m for m in materials() if m is not material and words & set(m.name.split()))
+
+
+def _namesake(rng: random.Random, material: Material) -> Material:
+    return rng.choice(_namesakes(material) or materials())
 
 
 def _telling(material: Material, attribute: str) -> Part:
