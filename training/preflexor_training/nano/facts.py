@@ -1,6 +1,6 @@
 """The fact base: biological and bio-inspired materials, what is known of them, and where it is written.
 
-The facts stand in TOML files beside this module, the prose in the library of `preflexor_agents`. Both are read
+The facts stand in TOML files in `materials/`, the prose in the library of `preflexor_agents`. Both are read
 together and must agree: every value stands, word for word, in the section of the note that its fact names.
 """
 
@@ -63,7 +63,7 @@ def materials() -> tuple[Material, ...]:
         ConfigError: a fact has an unknown attribute, a wrong unit or no source, or its note does not tell it.
     """
     found: list[Material] = []
-    for path in sorted((files(__package__) / "facts").iterdir(), key=lambda p: p.name):
+    for path in sorted((files(__package__) / "materials").iterdir(), key=lambda p: p.name):
         if path.name.endswith(".toml"):
             entries = tomllib.loads(path.read_text(encoding="utf-8"))["material"]
             found += [_material(entry) for entry in entries]

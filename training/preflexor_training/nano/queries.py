@@ -109,7 +109,8 @@ def _pick_comparison(rng: random.Random, facts: tuple[Fact, ...], *, split: Spli
 def _comparison_query(rng: random.Random, comparison: Comparison, world: World, *, split: Split) -> Query:
     attribute = BY_NAME[comparison.first.attribute]
     first, second = comparison.first.entity, comparison.second.entity
-    asked = frames.ask_comparison(rng, attribute, first, second, higher=comparison.higher, split=split)
+    named = (_called(rng, first, world), _called(rng, second, world))
+    asked = frames.ask_comparison(rng, attribute, *named, higher=comparison.higher, split=split)
     winner = comparison.winner
     gold = {
         "value": winner.entity if winner else "equal",
