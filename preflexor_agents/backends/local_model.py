@@ -10,6 +10,7 @@ from preflexor_agents.backends import model_file
 from preflexor_agents.backends.base import Completion, Delta, FinishReason, Request
 from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.decode import Decoder, sampler
+from preflexor_agents.backends.loops import is_loop
 from preflexor_agents.backends.model_file import ModelFile
 from preflexor_agents.backends.reply import ReplyReader
 from preflexor_agents.backends.template import ChatTemplate, Span
@@ -122,11 +123,12 @@ class LocalModel:
         room = self.context_tok - len(prompt.tokens)
         tags = self._spelt_tags if request.json_schema is None else ()
         reader = ReplyReader(SectionParser(opened=prompt.opened, tags=tags), request.stop)
-        generated = 0
+        written: list[int] = []
         finish: FinishReason = "length"
+        loops = False
         with sampler(self._file.vocabulary, request.sampling, request.seed, request.json_schema) as chain:
             for token in self._decoder.tokens(chain, cancel):
-                generated += 1
+                written.append(token)
                 if self._vocabulary.ends(token):
                     finish = "stop"
                     break
@@ -136,19 +138,23 @@ class LocalModel:
                 if reader.stopped:
                     finish = "stop"
                     break
-                if generated == min(room, request.sampling.max_tok):
+                loops = is_loop(written)
+                if loops or len(written) == min(room, request.sampling.max_tok):
                     break
         last, sections = reader.finish()
         for delta in last:
             emit(delta)
-        clipped = finish == "length" and room < request.sampling.max_tok
-        notes = (f"the reply was cut where the context of {self.context_tok} tokens was full",) if clipped else ()
+        notes: tuple[str, ...] = ()
+        if loops:
+            notes = ("the reply was cut: it only repeated itself",)
+        elif finish == "length" and room < request.sampling.max_tok:
+            notes = (f"the reply was cut where the context of {self.context_tok} tokens was full",)
         return Completion(
             thinking=sections.thinking,
             reflection=sections.reflection,
             answer=sections.answer,
             finish_reason=finish,
-            usage=Usage(prompt=len(prompt.tokens), cached=cached, generated=generated),
+            usage=Usage(prompt=len(prompt.tokens), cached=cached, generated=len(written)),
             seconds=time.monotonic() - began,
             notes=(*prompt.notes, *notes, *sections.problems),
         )

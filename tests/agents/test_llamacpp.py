@@ -11,6 +11,7 @@ gguf = pytest.importorskip("gguf", reason="needs the quantize extra")
 
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request  # noqa: E402
 from preflexor_agents.backends.llamacpp import LlamaCppBackend  # noqa: E402
+from preflexor_agents.backends.loops import is_loop  # noqa: E402
 from preflexor_agents.config import GREEDY  # noqa: E402
 from preflexor_agents.errors import BackendError  # noqa: E402
 from preflexor_agents.events import Passage  # noqa: E402
@@ -390,3 +391,23 @@ def prompt_text(backend: LlamaCppBackend, request: Request) -> str:
 def special_texts(backend: LlamaCppBackend, request: Request) -> list[str]:
     words = backend._model._vocabulary
     return [words.text_of(i) for i in backend._model.prompt(request).tokens if i in words.special.values()]
+
+
+async def test_a_model_that_only_repeats_itself_is_stopped(open_model: Open):
+    backend = await open_model(chain=ENDLESS, context=8192)
+    completion = await said(backend, with_sampling(max_tok=3000))
+    assert (completion.finish_reason, completion.usage.generated) == ("length", 96)
+    assert completion.notes == ("the reply was cut: it only repeated itself",)
+
+
+@pytest.mark.parametrize("period", [1, 7, 24])
+def test_a_loop_needs_four_repeats_to_count(period: int):
+    piece = list(range(100, 100 + period))
+    looping = [1, 2, 3, *piece * 100][:192]
+    assert is_loop(looping)
+    assert not is_loop([*looping[:-1], 5])
+    assert not is_loop(looping[:64])
+
+
+def test_long_text_with_repeated_lines_is_no_loop():
+    assert not is_loop([n % 40 for n in range(160)])
