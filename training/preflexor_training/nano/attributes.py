@@ -388,7 +388,7 @@ UNSUPPORTED = (
     "chemical formula",
     "carbon footprint",
 )
-"""Nouns that no passage tells about."""
+"""What hardly any passage tells; where one mentions it, it is not asked for."""
 
 
 def article(noun: str) -> str:

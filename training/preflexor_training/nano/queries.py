@@ -81,8 +81,12 @@ def _called(rng: random.Random, entity: str, world: World) -> str:
         return entity
     at = rng.randrange(len(parts) - 1)
     short = " ".join(parts[:at] + parts[at + 1 :])
-    told = " ".join(f"{s.title} {s.text}" for s in world.sections).lower().replace(entity, "")
-    return entity if short in told else short
+    return entity if short in _told(world).replace(entity, "") else short
+
+
+def _told(world: World) -> str:
+    """Titles and texts of the passages, in lower case."""
+    return " ".join(f"{s.title} {s.text}" for s in world.sections).lower()
 
 
 def _renamed(right: Claim, fact: Fact, entity: str, world: World) -> Claim:
@@ -134,7 +138,8 @@ def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> Qu
         question, find = rng.choice(OFF_TOPIC)
         return _nothing_query(rng, question, find, gold, split=split, world=world)
     if roll < 0.17:
-        noun = rng.choice(UNSUPPORTED)
+        told = _told(world)
+        noun = rng.choice([noun for noun in UNSUPPORTED if noun.lower() not in told])
         entity = rng.choice(entities) if entities else _stranger(rng, world, split=split)
         asked = frames.ask_noun(rng, noun, entity, split=split)
         return _nothing_query(rng, asked.text, f"{noun} of {entity}", gold, split=split, world=world)
@@ -162,9 +167,8 @@ def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> Qu
 def _stranger(rng: random.Random, world: World, *, split: Split) -> str:
     """A material that no passage mentions."""
     if rng.random() < 0.5:
-        told = " ".join(s.text.lower() for s in world.sections)
         name = rng.choice(names())
-        if name not in told:
+        if name not in _told(world):
             return name
     return made_up_name(rng, split=split)
 
