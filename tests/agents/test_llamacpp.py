@@ -403,7 +403,7 @@ async def test_a_model_that_only_repeats_itself_is_stopped(open_model: Open):
 @pytest.mark.parametrize("period", [1, 7, 24])
 def test_a_loop_needs_four_repeats_to_count(period: int):
     piece = list(range(100, 100 + period))
-    looping = [1, 2, 3, *piece * 100][:192]
+    looping = [1, 2, 3, *piece * 192][:192]
     assert is_loop(looping)
     assert not is_loop([*looping[:-1], 5])
     assert not is_loop(looping[:64])
