@@ -53,7 +53,9 @@ class Chunk:
     start: int
     end: int
     context: str
-    """The headings it stands under, outermost first."""
+    """The headings it stands under, outermost first, those at its own beginning included."""
+    body: int
+    """Where the text begins after those headings."""
 
 
 def markdown_chunks(text: str) -> list[Chunk]:
@@ -70,7 +72,7 @@ def markdown_chunks(text: str) -> list[Chunk]:
 
 def text_chunks(text: str) -> list[Chunk]:
     """Chunks of a plain text, cut at paragraphs where possible."""
-    return [Chunk(span.start, span.end, "") for span in _cut(text, Span(0, len(text)), keep=0)]
+    return [Chunk(span.start, span.end, "", span.start) for span in _cut(text, Span(0, len(text)), keep=0)]
 
 
 def body_start(text: str) -> int:
@@ -210,5 +212,6 @@ def _with_context(text: str, found: list[Heading], spans: list[Span]) -> list[Ch
                 stack.pop()
             stack.append(heading)
         done = until
-        chunks.append(Chunk(span.start, span.end, " > ".join(h.text for h in stack if h.text)))
+        context = " > ".join(h.text for h in stack if h.text)
+        chunks.append(Chunk(span.start, span.end, context, min(until, span.end)))
     return chunks

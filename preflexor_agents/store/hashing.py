@@ -16,8 +16,6 @@ VERSION = 1
 """Changes whenever the vectors do; part of the embedder's name."""
 DIM = 512
 _NGRAMS = (3, 4, 5)
-_WORD_WEIGHT = 1.0
-_NGRAM_WEIGHT = 0.5
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = np.uint64(ord(" "))
 
@@ -28,17 +26,17 @@ def features(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     for row, text in zip(rows, texts, strict=True):
         words = content_words(text)
         if words:
-            _add(row, _word_hashes(words), _WORD_WEIGHT)
-            _add(row, _ngram_hashes(words), _NGRAM_WEIGHT)
+            _add(row, _word_hashes(words))
+            _add(row, _ngram_hashes(words))
     return rows
 
 
-def _add(row: npt.NDArray[np.float32], hashes: npt.NDArray[np.uint64], weight: float) -> None:
+def _add(row: npt.NDArray[np.float32], hashes: npt.NDArray[np.uint64]) -> None:
     """Add each distinct feature once, weighted by the logarithm of its count."""
     distinct, counts = np.unique(hashes, return_counts=True)
     signs = np.where(distinct >> np.uint64(63), -1.0, 1.0)
     buckets = ((distinct >> np.uint64(20)) % np.uint64(DIM)).astype(np.intp)
-    np.add.at(row, buckets, (weight * signs * np.log1p(counts)).astype(np.float32))
+    np.add.at(row, buckets, (signs * np.log1p(counts)).astype(np.float32))
 
 
 def _word_hashes(words: Sequence[str]) -> npt.NDArray[np.uint64]:

@@ -137,9 +137,9 @@ def without(text: str, found: list[Quantity]) -> str:
     return " ".join(text[start:end] for start, end in zip(starts, ends, strict=True))
 
 
-def stands_in(claimed: Quantity, found: list[Quantity]) -> bool:
-    """Whether the number, with its unit if it has one, is among those found."""
-    return any(q.value == claimed.value and claimed.unit in ("", q.unit) for q in found)
+def is_same(claimed: Quantity, found: Quantity) -> bool:
+    """Whether the number found is the one claimed, and in the claimed unit if the claim has one."""
+    return found.value == claimed.value and claimed.unit in ("", found.unit)
 
 
 def _value(match: re.Match[str]) -> Decimal:

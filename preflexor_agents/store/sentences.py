@@ -66,7 +66,8 @@ def _is_end(text: str, match: re.Match[str], start: int) -> bool:
     word = _LAST_WORD.search(text, max(start, match.start() - 20), match.start())
     if word is None:
         return True
-    is_initial = len(word.group()) == 1 and word.group().isupper() and word.start() > start
+    is_unit = text[max(0, word.start() - 3) : word.start()].rstrip()[-1:].isdigit()
+    is_initial = len(word.group()) == 1 and word.group().isupper() and word.start() > start and not is_unit
     return not is_initial and word.group().lower() not in _ABBREVIATIONS
 
 

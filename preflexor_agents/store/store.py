@@ -267,4 +267,4 @@ class Store:
 
 def _embedded_text(document: Document, ord: int) -> str:
     chunk = document.chunks[ord]
-    return f"{writing.context(document, ord)}\n{document.text[chunk.start : chunk.end]}"
+    return f"{writing.context(document, ord)}\n{document.text[chunk.body : chunk.end]}"

@@ -23,7 +23,7 @@ STOP_WORDS = frozenset(
 NEGATIONS = frozenset(
     re.findall(
         r"\S+",
-        """no not never none neither nor without cannot nothing lack lacks lacking don't doesn't didn't isn't aren't
+        """no not never none neither nor cannot nothing lack lacks lacking don't doesn't didn't isn't aren't
         wasn't weren't can't won't couldn't wouldn't hasn't haven't""",
     )
 )
