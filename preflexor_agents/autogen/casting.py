@@ -13,6 +13,7 @@ from autogen_core.models import ChatCompletionClient
 from preflexor_agents.autogen.agent_backend import AgentBackend
 from preflexor_agents.autogen.client_backend import ClientBackend
 from preflexor_agents.autogen.loader import checked, make_component
+from preflexor_agents.backends import FORMS
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import ConfigError
@@ -137,7 +138,7 @@ def check_player(role: str, player: Player) -> None:
     if not isinstance(player, str):
         return
     if player != "nano" and not any(player.startswith(kind) and player != kind for kind in _SPECS if kind != "nano"):
-        raise ConfigError(f"{role}: model {player!r} is unknown; use nano, gguf:PATH, ollama:NAME or a component")
+        raise ConfigError(f"{role}: {player!r} names no model; use one of: {FORMS}")
     kind, _, path = player.partition(":")
     if f"{kind}:" in _FILES and not Path(path).expanduser().exists():
         raise ConfigError(f"{role}: there is no model file {path}")

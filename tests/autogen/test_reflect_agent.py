@@ -24,7 +24,7 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import BackendError, InputError, PreflexorError
 from preflexor_agents.events import Event, StepFinished, TextDelta
 from preflexor_agents.reflection import engine
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of, told, written
+from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of, told, with_ids, written
 
 
 def agent(voices: Voices | None = None, *, config: ReflectConfig = CONFIG, **given) -> ReflectAgent:
@@ -101,6 +101,7 @@ async def test_each_call_has_its_usage_on_exactly_one_message():
     assert sum(u.completion_tokens for u in used) == generated
 
 
+@with_ids
 async def test_chunks_name_the_message_that_will_hold_their_text():
     items, _ = await stream(agent(), asked())
     texts: Counter[str] = Counter()
@@ -134,10 +135,9 @@ async def test_a_follow_up_question_comes_with_the_conversation():
 
 
 async def test_a_long_conversation_is_cut_to_a_part_of_the_context():
-    voices = Voices()
-    voices.context_tok = 100
+    voices = Voices(context_tok=100)
     made = agent(voices)
-    await made.run(task="old " * 30)
+    await made.run(task="old " * 29)
     before = len(voices.requests)
     await made.run(task="And bone?")
     prompt = voices.requests[before].messages[-1].content
@@ -150,6 +150,7 @@ async def test_messages_of_several_sources_are_one_question():
     assert f"user: {QUESTION}\nwriter: I say 87." in voices.requests[0].messages[-1].content
 
 
+@with_ids
 async def test_a_message_delivered_again_is_not_asked_again():
     voices, messages = Voices(), asked()
     made = agent(voices)

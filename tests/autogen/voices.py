@@ -2,11 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import replace
+
+import pytest
+from autogen_agentchat.messages import TextMessage
 
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Completion, Delta, Request
+from preflexor_agents.backends.scripted import ScriptedBackend
 from preflexor_agents.config import ReflectConfig
+from preflexor_agents.errors import PreflexorError
 from preflexor_agents.events import (
     Citation,
     Cited,
@@ -15,9 +21,7 @@ from preflexor_agents.events import (
     RunFinished,
     RunStarted,
     TextDelta,
-    Usage,
 )
-from preflexor_agents.markup import parse
 from preflexor_agents.reflection.perform import Cast
 
 TASKS = {
@@ -40,6 +44,8 @@ QUESTION = "How tough is nacre?"
 ANSWER = "It is 4.5."
 """What a run with these words comes to: the merged answer is as good, and only a better one is taken."""
 
+with_ids = pytest.mark.skipif("id" not in TextMessage.model_fields, reason="messages have ids since AutoGen 0.6")
+
 
 def stage_of(request: Request) -> str:
     """What a request asks for; the stages of the judge are one."""
@@ -56,23 +62,20 @@ def verdict(request: Request, better: str) -> str:
     return "Better: A" if better in a else "Better: B"
 
 
-class Voices:
-    """A backend whose reply to each stage is given; `hold` is called before each piece of a reply."""
-
-    native_tags = True
-    context_tok = 4096
+class Voices(ScriptedBackend):
+    """A scripted model whose reply to each stage is given; `hold` is asked before each piece of a reply."""
 
     def __init__(
         self,
-        texts: dict[str, str | Exception] | None = None,
+        texts: dict[str, str | PreflexorError] | None = None,
         *,
         spec: str = "voices",
+        context_tok: int = 4096,
         hold: Callable[[str], Awaitable[object] | None] = lambda stage: None,
     ) -> None:
-        self.spec = spec
-        self.texts: dict[str, str | Exception] = {**IMPROVES, **(texts or {})}
+        super().__init__(self._say, spec=spec, context_tok=context_tok)
+        self.texts: dict[str, str | PreflexorError] = {**IMPROVES, **(texts or {})}
         self.hold = hold
-        self.requests: list[Request] = []
         self.open_streams = 0
         self.closed = 0
 
@@ -81,34 +84,21 @@ class Voices:
         return [stage_of(r) for r in self.requests]
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
-        stage = stage_of(request)
-        self.requests.append(request)
-        text = self.texts[stage]
         self.open_streams += 1
         try:
-            if isinstance(text, Exception):
-                raise text
-            if stage == "judge":
-                text = verdict(request, text)
-            sections = parse(text)
-            for segment in sections.segments:
-                for word in segment.text.split():
-                    await (self.hold(stage) or asyncio.sleep(0))
-                    yield Delta(segment.channel, word + " ")
-            yield Completion(
-                thinking=sections.thinking,
-                reflection=sections.reflection,
-                answer=sections.answer,
-                usage=Usage(prompt=10, generated=len(text.split())),
-            )
+            async with aclosing(super().generate(request)) as items:
+                async for item in items:
+                    await (self.hold(stage_of(request)) or asyncio.sleep(0))
+                    yield item
         finally:
             self.open_streams -= 1
 
-    async def count_tok(self, messages: tuple[prompts.Message, ...]) -> int:
-        return sum(len(m.content.split()) for m in messages)
-
     async def aclose(self) -> None:
         self.closed += 1
+
+    def _say(self, request: Request) -> str | PreflexorError:
+        text = self.texts[stage_of(request)]
+        return verdict(request, str(text)) if stage_of(request) == "judge" else text
 
 
 def cast_of(backend: Voices) -> Cast:
