@@ -143,6 +143,14 @@ def share_done(log: Path) -> float:
     return 0.0
 
 
+def standing(elapsed_s: float, done: float) -> str:
+    """How far the build is, and how long it goes on at this pace."""
+    if done == 0:
+        return f"fetching the source, {clock(elapsed_s)} so far"
+    left = f", about {clock(elapsed_s * (1 - done) / done)} left" if done >= 0.05 else ""
+    return f"compiling, {done:.0%} of the steps, {clock(elapsed_s)} so far{left}"
+
+
 def compile_wheel(version: str, folder: Path, log: Path) -> Build:
     """Let pip build the wheel into `folder`, saying every few seconds how far it is."""
     include = folder / "no_common.cmake"
@@ -162,9 +170,7 @@ def compile_wheel(version: str, folder: Path, log: Path) -> Build:
                     code = process.wait(timeout=TICK_S)
                     break
                 except subprocess.TimeoutExpired:
-                    elapsed, done = time.monotonic() - started, share_done(log)
-                    stage = f"compiling, {done:.0%} of the steps" if done else "fetching the source"
-                    say(f"llama.cpp: {stage}, {clock(elapsed)} so far")
+                    say(f"llama.cpp: {standing(time.monotonic() - started, share_done(log))}")
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -189,6 +195,7 @@ def build_into(slot: Path, version: str) -> Path:
             fail(f"{NAME} {version} did not compile after {clock(built.seconds)}; the whole output is in {log}")
         wheel = slot / built.wheel.name
         built.wheel.replace(wheel)
+    log.unlink()
     say(f"compiled in {clock(built.seconds)}, kept in {slot}")
     return wheel
 

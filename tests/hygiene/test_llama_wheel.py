@@ -60,6 +60,12 @@ def test_progress_is_read_from_the_output_of_the_build(
     assert script.share_done(log) == share
 
 
+def test_the_time_left_follows_the_pace(script: ModuleType) -> None:
+    assert script.standing(20, 0.0) == "fetching the source, 0:20 so far"
+    assert script.standing(30, 0.01) == "compiling, 1% of the steps, 0:30 so far"
+    assert script.standing(90, 0.5) == "compiling, 50% of the steps, 1:30 so far, about 1:30 left"
+
+
 def test_a_cut_off_wheel_is_not_used(script: ModuleType, tmp_path: Path) -> None:
     wheel = tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
