@@ -62,7 +62,7 @@ MIX: tuple[dict[str, float], ...] = (
     },
 )
 """Shares of the tasks per stage."""
-LIBRARY_SHARE = (0.15, 0.35, 0.5)
+LIBRARY_SHARE = (0.15, 0.6, 0.65)
 """Share of episodes about the library's notes per stage; the others are about made-up materials."""
 EMPTY_SHARE = 0.01
 """Share of episodes without any passage, in the last stage."""

@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 ROPE_THETA = 5e5
@@ -54,39 +53,45 @@ def induction_init(
     embedding_std: float = 0.05,
     common_share: float = 0.5,
     distance_gain: float = 0.75,
-    match_gain: float = 2.5,
     previous_gain: float = 0.3,
+    match_gain: float = 3.0,
     copy_gain: float = 1.0,
 ) -> None:
     """Write previous-token heads into layer 0 and match-and-copy heads into layer 1.
 
-    `common_share` is the part of each embedding's norm along one direction u that all tokens have; layer 0 reads u to
-    attend by distance alone. `previous_gain` is touchy: at 0.5 the copying is lost.
+    The residual stream is cut into three orthogonal parts: one direction u that all tokens share (`common_share` of an
+    embedding's norm), by which layer 0 attends to distance alone; a half P; and the rest R. Layer 0 writes the
+    previous token's P half into R. Layer 1 compares its own P half with the keys' R half and copies the P half of
+    what it finds. As the halves do not mix, the match stays clear among many hundred keys.
     """
     config = model.config
     hidden, heads = config.hidden_size, config.num_attention_heads
     width = hidden // heads
     half = width // 2
-
-    def orthogonal() -> Tensor:
-        q: Tensor = torch.linalg.qr(torch.randn(hidden, hidden)).Q
-        return q
-
-    previous, residual, copied = orthogonal(), orthogonal(), orthogonal()
     u = torch.nn.functional.normalize(torch.randn(hidden), dim=0)
+    start = torch.randn(hidden, hidden)
+    start[:, 0] = u
+    basis = torch.linalg.qr(start).Q.T  # orthonormal rows, the first along u
+    match = half // 2 * 2  # dimensions that each head compares
+    p_half = basis[1 : 1 + match * heads]
+    r_half = torch.zeros_like(p_half)
+    rest = basis[1 + match * heads :]
+    r_half[: len(rest)] = rest[: len(r_half)]
+
     embedding = model.model.embed_tokens.weight  # (V, H)
     embedding.normal_(0, embedding_std)
     common = embedding_std * math.sqrt(hidden) * common_share / math.sqrt(1 - common_share**2)
     embedding.sub_((embedding @ u)[:, None] * u).add_(common * u)
-    previous = previous - (previous @ u)[:, None] * u
-    copied = copied - (copied @ u)[:, None] * u
 
-    turn = ROPE_THETA ** (-torch.arange(half) / half)  # radians per position of each RoPE pair
-    slow = [i for i in range(half) if turn[i] < 0.0035]
-    slow += [i + half for i in slow]
+    turn = ROPE_THETA ** (-torch.arange(half) / half)  # radians per position of each RoPE pair, falling
+    slow = [*range(half - match // 2, half), *range(width - match // 2, width)]
     first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+    for part in (first.v_proj, first.o_proj, second.v_proj, second.o_proj):
+        part.weight.zero_()
     for head in range(heads):
         rows = slice(head * width, (head + 1) * width)
+        mine = slice(head * match, (head + 1) * match)
+        carried = slice(head * width, head * width + match)
         q, k = 0.01 * torch.randn(width, hidden), 0.01 * torch.randn(width, hidden)
         for i in range(half):
             if turn[i] >= 0.1:  # fast pairs: the score peaks at distance 1
@@ -95,13 +100,12 @@ def induction_init(
                 q[i + half] -= distance_gain * turn[i].sin() * u
         first.q_proj.weight[rows], first.k_proj.weight[rows] = q, k
         q, k = 0.02 * torch.randn(width, hidden), 0.02 * torch.randn(width, hidden)
-        for n, i in enumerate(slow):  # slow pairs: the score is the match of contents
-            q[i], k[i] = match_gain * previous[head * width + n], match_gain * residual[head * width + n]
+        q[slow], k[slow] = match_gain * p_half[mine], match_gain * r_half[mine]  # slow pairs: contents alone
         second.q_proj.weight[rows], second.k_proj.weight[rows] = q, k
-    first.v_proj.weight.copy_(previous_gain * previous)
-    first.o_proj.weight.copy_(previous_gain * residual.T)
-    second.v_proj.weight.copy_(copy_gain * copied)
-    second.o_proj.weight.copy_(copy_gain * copied.T)
+        first.v_proj.weight[carried] = previous_gain * p_half[mine]
+        first.o_proj.weight[:, carried] = previous_gain * r_half[mine].T
+        second.v_proj.weight[carried] = copy_gain * p_half[mine]
+        second.o_proj.weight[:, carried] = copy_gain * p_half[mine].T
 
 
 @torch.no_grad()

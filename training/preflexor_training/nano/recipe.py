@@ -24,6 +24,10 @@ class Recipe:
     """Nodes of a step's token forest, about."""
     learning_rate: float
     """Of Muon; AdamW has the same, since Muon's update is scaled to AdamW's size."""
+    circuit_rate: float
+    """Share of the rate for the attention of the first two layers, which at the full rate forgets how to copy."""
+    embedding_rate: float
+    """Share of the rate for the embeddings, for the same reason."""
     warmup_steps: int
     decay_share: float
     """Last part of the budget in which the rate falls to zero."""

@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from preflexor_training.nano.batches import Forest, Mix, Tokens, encode, forests, join, plant
+from preflexor_training.nano.batches import Forest, Mix, encode, forests, join, plant
 from preflexor_training.nano.dialogues import episode
 from preflexor_training.nano.forward import hidden_states, round_up
 from preflexor_training.nano.model import copy_accuracy, load_model, new_model
 from preflexor_training.nano.recipe import Recipe
+from preflexor_training.nano.scoring import CLOSE
 from preflexor_training.nano.tokenizer import chat_text, load_tokenizer, train_tokenizer
 
 log = logging.getLogger("preflexor.nano")
@@ -132,7 +134,7 @@ def _loop(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         tally.add(forest, found)
@@ -164,14 +166,29 @@ def _stage(state: State, recipe: Recipe) -> int:
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    layers = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in layers}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    """Muon for the matrices of the layers, AdamW for embeddings and norms; each group knows its share of the rate."""
+    circuit = [p for layer in model.model.layers[:2] for p in layer.self_attn.parameters()]
+    chosen = {id(p) for p in circuit}
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2 and id(p) not in chosen]
+    norms = [p for p in model.parameters() if p.ndim == 1]
     rate = recipe.learning_rate
     return [
-        torch.optim.Muon(layers, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(
+            [{"params": circuit, "share": recipe.circuit_rate}, {"params": matrices, "share": 1.0}],
+            lr=rate,
+            weight_decay=0.0,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [
+                {"params": [model.model.embed_tokens.weight], "share": recipe.embedding_rate},
+                {"params": norms, "share": 1.0},
+            ],
+            lr=rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
+        ),
     ]
 
 
@@ -212,29 +229,28 @@ class Tally:
 
 
 class Probes:
-    """Held-out dialogues: the share whose whole reply is the likeliest token by token, which is greedy exact match."""
+    """Held-out dialogues, scored by the likeliest token at each place, which is what greedy decoding would write."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         rng = random.Random(4711)
         made = [d for _ in range(PROBE_EPISODES) for d in episode(rng, split="heldout", stage=2).dialogues]
         self._tokens = [encode(d, tokenizer) for d in made]
+        self._close = tokenizer.convert_tokens_to_ids(CLOSE)
 
     @torch.no_grad()
     def run(self, model: LlamaForCausalLM) -> dict[str, str]:
-        """Exact replies of all, per task."""
-        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        """Per task: whole replies right, thinkings right, of how many."""
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for n in range(0, len(self._tokens), 8):
-            for task, exact in _exact(model, self._tokens[n : n + 8]):
-                counts[task][0] += exact
-                counts[task][1] += 1
-        return {task: f"{k}/{n}" for task, (k, n) in sorted(counts.items())}
-
-
-def _exact(model: LlamaForCausalLM, tokens: list[Tokens]) -> Iterator[tuple[str, bool]]:
-    forest = join([plant([t]) for t in tokens])
-    right = predict(model, forest).right.cpu().numpy()
-    for number, task in enumerate(forest.tasks):
-        yield task, bool(right[forest.dialogue == number].all())
+            forest = join([plant([t]) for t in self._tokens[n : n + 8]])
+            right = predict(model, forest).right.cpu().numpy()
+            for number, task in enumerate(forest.tasks):
+                mine = forest.dialogue == number
+                ends = np.flatnonzero(forest.target[mine] == self._close)
+                counts[task][0] += bool(right[mine].all())
+                counts[task][1] += bool(right[mine][: ends[0] if len(ends) else None].all())
+                counts[task][2] += 1
+        return {task: f"{whole}/{thought}/{n}" for task, (whole, thought, n) in sorted(counts.items())}
 
 
 def _write_log(out: Path, line: dict[str, object]) -> None:
