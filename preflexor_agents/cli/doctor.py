@@ -124,7 +124,7 @@ def llama() -> Check:
 
 def bundled_model() -> Check:
     """The model file that ships in the package."""
-    file = PACKAGE / "data" / "nano.gguf"
+    file = PACKAGE / "data" / "nano" / "nano.gguf"
     fix = "restore it: " + (f"git -C {PACKAGE.parent} checkout -- {file}" if is_checkout() else reinstall_self())
     try:
         with file.open("rb") as head:

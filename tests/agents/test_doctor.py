@@ -45,13 +45,13 @@ def test_a_missing_model_file_is_broken_and_ends_with_1(
     monkeypatch.setattr(doctor, "PACKAGE", tmp_path)
     done = CliRunner().invoke(doctor.command)
     assert done.exit_code == 1
-    assert f"bundled model {tmp_path / 'data' / 'nano.gguf'}: No such file" in done.stdout
+    assert f"bundled model {tmp_path / 'data' / 'nano' / 'nano.gguf'}: No such file" in done.stdout
     assert "no notes in" in done.stdout and "fix: " in done.stdout
 
 
 def test_a_file_that_is_no_model_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "nano.gguf").write_bytes(b"version https://git-lfs")
+    (tmp_path / "data" / "nano").mkdir(parents=True)
+    (tmp_path / "data" / "nano" / "nano.gguf").write_bytes(b"version https://git-lfs")
     monkeypatch.setattr(doctor, "PACKAGE", tmp_path)
     assert doctor.bundled_model().status == "broken"
 

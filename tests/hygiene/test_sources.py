@@ -49,6 +49,11 @@ def modules() -> list[tuple[str, str]]:
     return [(name, text) for name, text in texts() if name.endswith(".py")]
 
 
+def too_long(name: str, text: str) -> bool:
+    """Tests may be longer: they are read one by one."""
+    return name.startswith(PACKAGES) and len(text.splitlines()) >= MOST_LINES
+
+
 def test_the_patterns_find_what_they_are_for() -> None:
     assert MACHINE_PATHS.search("see " + "/home" + "/ann/papers")
     assert LEFTOVERS.search("# TO" + "DO: later") and LEFTOVERS.search("see issue" + " 12")
@@ -73,7 +78,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_modules_stay_small() -> None:
-    assert [f"{n}: {len(t.splitlines())}" for n, t in modules() if len(t.splitlines()) >= MOST_LINES] == []
+    assert [f"{n}: {len(t.splitlines())}" for n, t in modules() if too_long(n, t)] == []
 
 
 def test_the_changelog_begins_with_the_version_of_the_package() -> None:

@@ -31,8 +31,9 @@ def test_the_bundled_library_is_in_the_wheel(names: dict[str, int]) -> None:
     assert notes <= names.keys()
 
 
-def test_the_bundled_model_is_in_the_wheel_and_small(names: dict[str, int]) -> None:
+def test_the_bundled_model_is_in_the_wheel_with_its_card_and_small(names: dict[str, int]) -> None:
     assert 0 < names["preflexor_agents/data/nano/nano.gguf"] <= 16_000_000
+    assert [name for name in names if name.startswith("preflexor_agents/data/nano/") and name.endswith(".md")]
 
 
 def test_the_package_says_that_it_is_typed(names: dict[str, int]) -> None:
