@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.cancel import CancelFlag
@@ -15,6 +15,10 @@ from preflexor_agents.prompts import Message
 
 if TYPE_CHECKING:
     from preflexor_agents.backends.local_model import LocalModel
+
+T = TypeVar("T")
+Job = Callable[["LocalModel", CancelFlag, Callable[[Delta], None]], T]
+"""Work for a model: takes a flag that says when to stop, and whom to give text to as it is written."""
 
 CONTEXT_TOK = 8192
 """Most tokens of prompt and reply unless asked otherwise: about 1 GB of cache for a model of 3B parameters."""
@@ -79,8 +83,18 @@ class LlamaCppBackend:
         """Whether the model opens its thinking by itself."""
         return self._model.native_tags
 
-    async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
+    def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         """Stream one reply, as `base.Backend.generate` says."""
+        return self.run(lambda model, cancel, emit: model.answer(request, cancel=cancel, emit=emit))
+
+    async def run(self, job: "Job[T]") -> AsyncGenerator[Delta | T, None]:
+        """Let the model do a job in its thread when its turn comes: what it emits, then its result.
+
+        Closing the generator or cancelling its task sets the flag that the job is given.
+
+        Raises:
+            BackendError: the model is closed, or what the job raises.
+        """
         self._check_open()
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Delta | None] = asyncio.Queue()
@@ -89,21 +103,21 @@ class LlamaCppBackend:
         def emit(delta: Delta) -> None:
             loop.call_soon_threadsafe(items.put_nowait, delta)
 
-        def end(reply: "asyncio.Future[Completion | None]") -> None:
+        def end(reply: "asyncio.Future[T | None]") -> None:
             if not reply.cancelled():
                 reply.exception()  # or asyncio complains if the reader has left
             items.put_nowait(None)
 
-        reply = loop.run_in_executor(self._worker, self._answer, request, cancel, emit)
+        reply = loop.run_in_executor(self._worker, self._done, job, cancel, emit)
         reply.add_done_callback(end)
         self._running.add(cancel)
         try:
             while (item := await items.get()) is not None:
                 yield item
-            completion = await reply
-            if completion is None:
+            result = await reply
+            if result is None:
                 raise BackendError(f"model {self._spec} was closed while it was writing")
-            yield completion
+            yield result
         finally:
             cancel.set()
             reply.cancel()
@@ -130,12 +144,12 @@ class LlamaCppBackend:
         if self._closed:
             raise BackendError(f"model {self._spec} is closed; open it again")
 
-    def _answer(self, request: Request, cancel: CancelFlag, emit: Callable[[Delta], None]) -> Completion | None:
+    def _done(self, job: "Job[T]", cancel: CancelFlag, emit: Callable[[Delta], None]) -> T | None:
         """In the worker thread; None if cancelled."""
         from preflexor_agents.backends.decode import Cancelled
 
         try:
-            return self._model.answer(request, cancel=cancel, emit=emit)
+            return job(self._model, cancel, emit)
         except Cancelled:
             return None
 

@@ -6,7 +6,7 @@ it writes is its own and may hold control tokens, and whatever stands in a messa
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,9 +18,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from preflexor_agents.errors import ModelError
 from preflexor_agents.prompts import Message
 
-_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
-_PLACEHOLDER = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a template may raise when it is filled."""
+_OPEN, _CLOSE, _OPEN_IN_JSON = "\ue0f0", "\ue0f1", "\ue0f2"
+_PLACEHOLDER = re.compile(f"([{_OPEN}{_OPEN_IN_JSON}]\\d+){_CLOSE}")
 
 
 class Span(NamedTuple):
@@ -45,6 +46,7 @@ class ChatTemplate:
         )
         env.filters["tojson"] = _tojson
         env.globals.update(raise_exception=_raise, strftime_now=lambda form: datetime.now().strftime(form))
+        self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
             self._template = env.from_string(source)
@@ -71,24 +73,29 @@ class ChatTemplate:
             for form in _FORMS:
                 try:
                     text = self._text(shape, form, thinking)
-                except _FAILURES as e:
+                except FAILURES as e:
                     why = _line(e)
                     continue
-                spans = _spans(text, shape)
+                spans = spans_of(text, [m.content for m in shape])
                 if spans is not None:
                     return spans
         roles = ", ".join(m.role for m in messages)
         raise ModelError(f"the model's chat template cannot render the turns {roles}: {why}; use another model")
 
-    def _text(self, messages: Sequence[Message], form: "_Form", thinking: bool) -> str:
+    def fill(self, turns: Sequence[Mapping[str, Any]], *, tools: Sequence[Any] | None, thinking: bool) -> str:
+        """What the template makes of turns whose texts are hidden. Raises one of FAILURES."""
         return self._template.render(
-            messages=[{"role": m.role, "content": form.content(_hide(n, m.content))} for n, m in enumerate(messages)],
+            messages=turns,
             add_generation_prompt=True,
             enable_thinking=thinking,
-            tools=form.tools,
+            tools=tools,
             documents=None,
             **self._tokens,
         )
+
+    def _text(self, messages: Sequence[Message], form: "_Form", thinking: bool) -> str:
+        turns = [{"role": m.role, "content": form.content(hide(n, m.content))} for n, m in enumerate(messages)]
+        return self.fill(turns, tools=form.tools, thinking=thinking)
 
 
 class _Generation(Extension):
@@ -122,14 +129,17 @@ def _raise(message: str) -> NoReturn:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    if ensure_ascii:
+        text = "".join(c if c.isascii() or c in (_OPEN, _CLOSE) else json.dumps(c)[1:-1] for c in text)
+    return text.replace(_OPEN, _OPEN_IN_JSON)
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _hide(number: int, content: str) -> str:
+def hide(number: int, content: str) -> str:
     """A placeholder with the white space around the content, which many templates trim."""
     core = content.strip()
     if not core:
@@ -138,16 +148,28 @@ def _hide(number: int, content: str) -> str:
     return f"{content[:start]}{_OPEN}{number}{_CLOSE}{content[start + len(core) :]}"
 
 
-def _spans(text: str, messages: Sequence[Message]) -> tuple[Span, ...] | None:
-    """The rendered text with the contents back in place; None if one is missing."""
+def bare(text: str) -> str:
+    """The text without anything that would be taken for a placeholder."""
+    return re.sub(f"[{_OPEN}{_CLOSE}{_OPEN_IN_JSON}]", "", text)
+
+
+def spans_of(text: str, contents: Sequence[str], *, optional: int = 0) -> tuple[Span, ...] | None:
+    """A filled template with the hidden texts back in place, escaped where the template wrote them as JSON.
+
+    None if one of them is missing, but for the last `optional` ones.
+    """
     parts = _PLACEHOLDER.split(text)
-    shown = {int(number) for number in parts[1::2]}
-    if any(m.content.strip() and n not in shown for n, m in enumerate(messages)):
+    shown = {int(mark[1:]) for mark in parts[1::2]}
+    if any(content.strip() and n not in shown for n, content in enumerate(contents[: len(contents) - optional])):
         return None
-    spans = [
-        Span(messages[int(part)].content.strip(), trusted=False) if n % 2 else Span(part, trusted=True)
-        for n, part in enumerate(parts)
-    ]
+    spans = []
+    for n, part in enumerate(parts):
+        if n % 2 == 0:
+            spans.append(Span(part, trusted=True))
+            continue
+        content = contents[int(part[1:])].strip()
+        in_json = part[0] == _OPEN_IN_JSON
+        spans.append(Span(json.dumps(content, ensure_ascii=False)[1:-1] if in_json else content, trusted=False))
     return tuple(span for span in spans if span.text)
 
 

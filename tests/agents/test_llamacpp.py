@@ -383,13 +383,13 @@ def passage(text: str) -> Passage:
 
 
 def prompt_text(backend: LlamaCppBackend, request: Request) -> str:
-    words = backend._model._vocabulary
+    words = backend._model.text.vocabulary
     ids = backend._model.prompt(request).tokens
     return b"".join(words.text_of(i).encode() if i in words.special.values() else words.piece(i) for i in ids).decode()
 
 
 def special_texts(backend: LlamaCppBackend, request: Request) -> list[str]:
-    words = backend._model._vocabulary
+    words = backend._model.text.vocabulary
     return [words.text_of(i) for i in backend._model.prompt(request).tokens if i in words.special.values()]
 
 
