@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preflexor_agents.store.embedders import Embedder, open_embedder
+    from preflexor_agents.store.findings import Finding
     from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
     from preflexor_agents.store.store import Store
 
-__all__ = ["Embedder", "IngestProgress", "IngestReport", "Store", "StoreStats", "open_embedder"]
+__all__ = ["Embedder", "Finding", "IngestProgress", "IngestReport", "Store", "StoreStats", "open_embedder"]
 
 _HOMES = {
     "Embedder": "embedders",
     "open_embedder": "embedders",
+    "Finding": "findings",
     "IngestProgress": "records",
     "IngestReport": "records",
     "StoreStats": "records",

@@ -15,7 +15,7 @@ from preflexor_agents.store.paths import shown
 
 APPLICATION_ID = 0x50524658
 """`PRFX` in the file's header: tells a knowledge store from any other SQLite file."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Kept in `user_version`; equals the number of migrations."""
 MIGRATIONS = Migrations("preflexor")
 _PAGE_SIZE = 8192
@@ -82,6 +82,26 @@ def m001_documents_chunks_vectors(db: Database) -> None:
 
         PRAGMA application_id = {APPLICATION_ID};
         PRAGMA user_version = 1;
+        """
+    )
+
+
+@MIGRATIONS()
+def m002_findings(db: Database) -> None:
+    """Where the documents came from that were not read from files."""
+    db.executescript(
+        """
+        CREATE TABLE finding (
+            document_id INTEGER PRIMARY KEY REFERENCES document(id) ON DELETE CASCADE,
+            owner TEXT NOT NULL,
+            author TEXT NOT NULL,
+            mime_type TEXT NOT NULL,
+            metadata TEXT NOT NULL CHECK (json_valid(metadata)),
+            added_at TEXT NOT NULL
+        ) STRICT;
+        CREATE INDEX finding_owner ON finding(owner);
+
+        PRAGMA user_version = 2;
         """
     )
 

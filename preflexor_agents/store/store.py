@@ -7,22 +7,23 @@ readers never wait, writers wait for one another, and one document is one transa
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sqlite_utils import Database
 
 from preflexor_agents.errors import ConfigError, DocumentError, StoreError, StoreFileError
 from preflexor_agents.events import Citation, Cited, Passage
-from preflexor_agents.store import citations, documents, driver, schema, search, vectors, writing
+from preflexor_agents.store import citations, documents, driver, findings, schema, search, vectors, writing
 from preflexor_agents.store.documents import Document
-from preflexor_agents.store.embedders import Embedder, open_embedder
+from preflexor_agents.store.embedders import Embedder, Vectors, open_embedder
+from preflexor_agents.store.findings import Finding
 from preflexor_agents.store.paths import as_text, shown
 from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
 
@@ -150,6 +151,47 @@ class Store:
             seconds=time.monotonic() - began,
         )
 
+    def add_finding(
+        self,
+        text: str,
+        *,
+        owner: str,
+        author: str = "",
+        title: str = "Finding",
+        mime_type: str = "text/plain",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Finding:
+        """Keep a text that is in no file, with where it came from; it is found and cited like a document.
+
+        The same text from the same owner is kept once; the later author, title and metadata count.
+
+        Raises:
+            InputError: the text is empty, or the metadata is no JSON.
+            StoreError: the store could not be written: locked, read-only, disk full.
+            BackendError: the embedder failed.
+        """
+        found = findings.finding(text, owner=owner, author=author, title=title, mime_type=mime_type, metadata=metadata)
+        document = findings.as_document(found)
+        embedder = self._opened_embedder()
+        rows = _embedded(document, embedder)
+        with self._using(), driver.writing(self._db):
+            writing.write(self._db, document, embedder, rows, has_vec=self._has_vec)
+            findings.record(self._db, found)
+        return found
+
+    def findings(self, *, owner: str | None = None, source: str | None = None) -> list[Finding]:
+        """The findings in the store, oldest first: all, those of an owner, or the one of a passage's source."""
+        with self._using():
+            return findings.read(self._db, owner=owner, source=source)
+
+    def remove_finding(self, source: str) -> bool:
+        """Take a finding out of the store with all that was made of it; False if there is none of that source."""
+        return self._remove_findings(source=source) > 0
+
+    def clear_findings(self, owner: str) -> int:
+        """Take out all findings of an owner, and nothing else; returns how many they were."""
+        return self._remove_findings(owner=owner)
+
     def search(self, query: str, *, k: int = 5) -> list[Passage]:
         """The best `k` passages, best first: bm25 and vectors fused by reciprocal rank, ties broken by id.
 
@@ -235,15 +277,15 @@ class Store:
         if outcome in ("unchanged", "duplicate"):
             return outcome
         embedder = self._opened_embedder()
-        total = len(document.chunks)
-        batches = []
-        for start in range(0, total, _BATCH):
-            stop = min(start + _BATCH, total)
-            batches.append(embedder.embed([_embedded_text(document, ord) for ord in range(start, stop)]))
-            at.report(chunks_done=stop, chunks_total=total)
-        rows = np.concatenate(batches)
+        rows = _embedded(document, embedder, at)
         with self._using(), driver.writing(self._db):
             return writing.write(self._db, document, embedder, rows, has_vec=self._has_vec)
+
+    def _remove_findings(self, *, owner: str | None = None, source: str | None = None) -> int:
+        with self._using(), driver.writing(self._db):
+            found = findings.read(self._db, owner=owner, source=source)
+            findings.remove(self._db, found, has_vec=self._has_vec)
+        return len(found)
 
     def _opened_embedder(self) -> Embedder:
         """The embedder that was chosen at opening, else the remembered one, opened at its first use."""
@@ -263,6 +305,18 @@ class Store:
                 f"store {shown(self.path)} was built with embedder {space.spec} ({space.name}), not {embedder.spec} "
                 f"({embedder.name}); leave the embedder out, or ingest into a new store"
             )
+
+
+def _embedded(document: Document, embedder: Embedder, at: _Place | None = None) -> Vectors:
+    """The vectors of the document's chunks, (chunks, dim)."""
+    total = len(document.chunks)
+    batches = []
+    for start in range(0, total, _BATCH):
+        stop = min(start + _BATCH, total)
+        batches.append(embedder.embed([_embedded_text(document, ord) for ord in range(start, stop)]))
+        if at is not None:
+            at.report(chunks_done=stop, chunks_total=total)
+    return np.concatenate(batches)
 
 
 def _embedded_text(document: Document, ord: int) -> str:
