@@ -19,7 +19,8 @@ from autogen_core.models import (
     UserMessage,
 )
 
-from preflexor_agents.autogen.clients_tools import CallError, Function
+from preflexor_agents.autogen.clients_tools import CallError
+from preflexor_agents.backends.chat import ChatTool
 from preflexor_agents.backends.ollama import BYTES_PER_TOK, TURN_TOK
 from preflexor_agents.backends.ollama_prompt import control_strings, disarmed
 from preflexor_agents.errors import ConfigError
@@ -78,7 +79,7 @@ def wire(messages: Sequence[LLMMessage], *, thinks: bool) -> list[dict[str, Any]
     return sent
 
 
-def estimate_tok(sent: Sequence[Mapping[str, Any]], functions: Sequence[Function]) -> int:
+def estimate_tok(sent: Sequence[Mapping[str, Any]], functions: Sequence[ChatTool]) -> int:
     """About how many tokens a prompt has, before any correction."""
     total = 0
     for message in sent:

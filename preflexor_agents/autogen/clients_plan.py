@@ -25,11 +25,10 @@ from preflexor_agents.autogen.clients_tools import (
     MOST_CALLS,
     MUST_CALL,
     CallError,
-    Function,
     calls_schema,
     functions,
-    section,
 )
+from preflexor_agents.backends.chat import ChatTool, tools_in_words
 
 ToolChoice = Tool | Literal["auto", "required", "none"]
 JsonOutput = bool | type[BaseModel] | None
@@ -44,7 +43,7 @@ class Ask:
 
     messages: tuple[LLMMessage, ...]
     """At most one system message, and that first."""
-    functions: tuple[Function, ...] = ()
+    functions: tuple[ChatTool, ...] = ()
     schema: Mapping[str, Any] | None = None
     """What the text must be, from its first character on: the model does not think."""
     must_call: bool = False
@@ -78,7 +77,7 @@ def plan(
     turns = folded(messages)
     schema = _schema(json_output, model_info)
     if not model_info["vision"] and any(_shows_image(m) for m in turns):
-        raise CallError("the model takes no images and one was given; remove it, or set vision in model_info")
+        raise CallError("the model takes no images and one was given; remove it, or use a model with vision")
     offered = _offered(tools, tool_choice)
     if not offered:
         return (Ask(messages=turns, schema=schema),)
@@ -91,8 +90,9 @@ def plan(
         return (replace(first, accept=_fits(json_output)), Ask(messages=turns, schema=schema))
     form = calls_schema(offered, most=MOST_CALLS if tool_choice == "required" else 1)
     if constrains_calls:
-        return (Ask(messages=turns, functions=offered, schema=form, must_call=True),)
-    told = with_system(turns, f"{section(offered)}\n{MUST_CALL}")
+        told = with_system(turns, MUST_CALL)
+        return (Ask(messages=told, functions=offered, schema=form, must_call=True),)
+    told = with_system(turns, f"{tools_in_words(offered)}\n{MUST_CALL}")
     return (
         Ask(messages=turns, functions=offered, accept=lambda _: False),
         Ask(messages=told, schema=form, must_call=True),
@@ -116,7 +116,7 @@ def with_system(messages: tuple[LLMMessage, ...], text: str) -> tuple[LLMMessage
     return folded((*messages, SystemMessage(content=text)))
 
 
-def _offered(tools: Sequence[Tool | ToolSchema], choice: ToolChoice) -> tuple[Function, ...]:
+def _offered(tools: Sequence[Tool | ToolSchema], choice: ToolChoice) -> tuple[ChatTool, ...]:
     if choice in ("auto", "required", "none"):
         if choice == "required" and not tools:
             raise CallError("tool_choice 'required' specified but no tools provided; give tools, or choose 'auto'")

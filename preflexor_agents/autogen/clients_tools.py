@@ -1,16 +1,16 @@
-"""Tools as models see them: whole JSON schemas, a section of the system text, and schemas that force a call."""
+"""Tools as models see them: whole JSON schemas, and schemas that force a call."""
 
 import json
 import re
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from autogen_core import FunctionCall
 from autogen_core.tools import Tool, ToolSchema
 
+from preflexor_agents.backends.chat import ChatTool
 from preflexor_agents.errors import ConfigError
 
 MOST_CALLS = 8
@@ -24,22 +24,7 @@ class CallError(ConfigError, ValueError):
     """A call asks for what the client or the model cannot do; a ValueError too, as AutoGen's own clients raise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A tool, as a model is told of it."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-    """JSON schema of the arguments, complete."""
-
-    def wire(self) -> dict[str, Any]:
-        """In the form of chat endpoints and chat templates."""
-        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
-        return {"type": "function", "function": function}
-
-
-def functions(tools: Sequence[Tool | ToolSchema]) -> tuple[Function, ...]:
+def functions(tools: Sequence[Tool | ToolSchema]) -> tuple[ChatTool, ...]:
     """The tools with their whole schemas. Raises CallError for a name that models cannot write."""
     found = []
     for tool in tools:
@@ -48,23 +33,14 @@ def functions(tools: Sequence[Tool | ToolSchema]) -> tuple[Function, ...]:
         if not _NAME.fullmatch(name):
             raise CallError(f"tool name {name!r} is not valid; use at most 64 letters, digits, '_' and '-'")
         parameters = schema.get("parameters") or {"type": "object", "properties": {}}
-        found.append(Function(name, str(schema.get("description", "")), parameters))
+        found.append(ChatTool(name=name, description=str(schema.get("description", "")), parameters=parameters))
     return tuple(found)
 
 
-def section(functions: Sequence[Function]) -> str:
-    """What the system text says of the tools, where the model's own template cannot."""
-    lines = "\n".join(json.dumps(f.wire()["function"], ensure_ascii=False) for f in functions)
-    return f"You can call these functions, each given as a JSON schema:\n{lines}"
-
-
-HOW_TO_CALL = (
-    'To call a function, reply with one line for each call: <tool_call>{"name": NAME, "arguments": {...}}</tool_call>'
-)
 MUST_CALL = 'Reply only with the calls, as a JSON list: [{"name": NAME, "arguments": {...}}]'
 
 
-def calls_schema(functions: Sequence[Function], *, most: int = MOST_CALLS) -> dict[str, Any]:
+def calls_schema(functions: Sequence[ChatTool], *, most: int = MOST_CALLS) -> dict[str, Any]:
     """JSON schema of a list of at least one call."""
     definitions: dict[str, Any] = {}
     forms = []

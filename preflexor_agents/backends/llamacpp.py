@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.cancel import CancelFlag
@@ -50,12 +50,11 @@ class LlamaCppBackend:
         Raises:
             ModelError: the file is missing or damaged, is no GGUF, generates no text, or has no chat template.
         """
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"llama.cpp {path.name}")
-        loading = worker.submit(_load, path, context_tok, threads or max(1, _usable_processors() // 2))
+        worker, loading = begin_loading(path, context_tok=context_tok, threads=threads)
         try:
             model = await asyncio.wrap_future(loading)
         except BaseException:
-            loading.add_done_callback(_discard)
+            loading.add_done_callback(discard)
             worker.shutdown(wait=loading.done())
             raise
         return cls(spec or f"gguf:{path}", model, worker)
@@ -63,10 +62,7 @@ class LlamaCppBackend:
     @classmethod
     async def open_nano(cls) -> "LlamaCppBackend":
         """Load the bundled model. Raises ModelError if the package lacks it."""
-        place = resources.files("preflexor_agents").joinpath("data", "nano", "nano.gguf")
-        if not isinstance(place, Path) or not place.is_file():
-            raise ModelError("the bundled model nano is not in this installation; install preflexor-agents again")
-        return await cls.open(place, spec="nano")
+        return await cls.open(nano_path(), spec="nano")
 
     @property
     def spec(self) -> str:
@@ -154,6 +150,27 @@ class LlamaCppBackend:
             return None
 
 
+class Loading(NamedTuple):
+    """A model that is being loaded, and the thread that it will belong to."""
+
+    worker: ThreadPoolExecutor
+    model: "Future[LocalModel]"
+
+
+def begin_loading(path: Path, *, context_tok: int = CONTEXT_TOK, threads: int | None = None) -> Loading:
+    """Start to load a model in a thread of its own; arguments and errors as `LlamaCppBackend.open`."""
+    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"llama.cpp {path.name}")
+    return Loading(worker, worker.submit(_load, path, context_tok, threads or max(1, _usable_processors() // 2)))
+
+
+def nano_path() -> Path:
+    """Where the bundled model is. Raises ModelError if the package lacks it."""
+    place = resources.files("preflexor_agents").joinpath("data", "nano", "nano.gguf")
+    if not isinstance(place, Path) or not place.is_file():
+        raise ModelError("the bundled model nano is not in this installation; install preflexor-agents again")
+    return place
+
+
 def _load(path: Path, context_tok: int, threads: int) -> "LocalModel":
     """In the worker thread, since the import loads llama.cpp."""
     from preflexor_agents.backends.local_model import LocalModel
@@ -161,7 +178,7 @@ def _load(path: Path, context_tok: int, threads: int) -> "LocalModel":
     return LocalModel(path, context_tok=context_tok, threads=threads)
 
 
-def _discard(loading: "Future[LocalModel]") -> None:
+def discard(loading: "Future[LocalModel]") -> None:
     """Free a model that nobody waits for any more."""
     if not loading.cancelled() and loading.exception() is None:
         loading.result().close()

@@ -49,17 +49,21 @@ class ModelFile:
             self.pointer = 0
 
 
-def load(path: Path) -> ModelFile:
+def load(path: Path, *, vocabulary_only: bool = False) -> ModelFile:
     """Load a model that can chat; layers go to a GPU where llama.cpp was built for one.
+
+    Args:
+        path: a GGUF file.
+        vocabulary_only: leave out the weights: quick and small, but it has no decoder.
 
     Raises:
         ModelError: the file is missing, damaged, no GGUF, no text generator, or has no chat template.
     """
     _check_magic(path)
     _log().errors.clear()
-    pointer: int | None = llama_cpp.llama_model_load_from_file(
-        os.fsencode(path), llama_cpp.llama_model_default_params()
-    )
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = vocabulary_only
+    pointer: int | None = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if pointer is None:
         raise ModelError(f"{path} cannot be loaded{_reason()}; download or convert it again")
     try:
@@ -71,7 +75,7 @@ def load(path: Path) -> ModelFile:
         path=path,
         pointer=pointer,
         vocabulary=llama_cpp.llama_model_get_vocab(pointer),
-        trained_tok=llama_cpp.llama_model_n_ctx_train(pointer),
+        trained_tok=_trained_tok(pointer),
         chat_template=template,
     )
 
@@ -98,6 +102,12 @@ def _chat_template(path: Path, pointer: int) -> str:
     if not template:
         raise ModelError(f"{path} has no chat template; {_ANOTHER}")
     return template.decode("utf-8", errors="replace")
+
+
+def _trained_tok(pointer: int) -> int:
+    """From the metadata: a model without weights is not asked for it."""
+    said = _metadata(pointer, f"{_metadata(pointer, 'general.architecture')}.context_length")
+    return int(said) if said.isdigit() else int(llama_cpp.llama_model_n_ctx_train(pointer))
 
 
 def _metadata(pointer: int, key: str) -> str:
