@@ -6,6 +6,7 @@ Needs AutoGen 0.7: earlier versions make teams differently. `ReflectAgent` runs 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from preflexor_agents.autogen.fields import ComponentConfig, PlayerField, player
 from preflexor_agents.autogen.pauses import Pauses
 from preflexor_agents.autogen.playing import Table, stopped_by
 from preflexor_agents.autogen.terminations import RunEnd
-from preflexor_agents.autogen.transcript import TURN, ChatItem, Emit, Transcript
+from preflexor_agents.autogen.transcript import TURN, ChatItem, Emit, Transcript, turn_message
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import ConfigError, InputError
 from preflexor_agents.events import ROLES, Role
@@ -201,17 +202,19 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
         await self._table.casting.open()
         if isinstance(task, Sequence) and not isinstance(task, str):
             task = list(task) or None
-            if task is None and self._answer is not None and not self._unfinished:
+            if task is None and self._answer is not None and self._unfinished_business() is None:
                 yield self._answer
                 yield TaskResult(messages=[self._answer], stop_reason="nothing new was said")
                 return
+        if task is None:
+            task = self._unfinished_business()
         shown: list[ChatItem] = []
         result = TaskResult(messages=[])
         self._answer = None
         stream = super().run_stream(task=task, output_task_messages=output_task_messages)
         with stopped_by(cancellation_token, control):
-            try:
-                async for item in stream:
+            async with aclosing(_stopping(stream, control)) as items:
+                async for item in items:
                     if isinstance(item, TaskResult):
                         result = item
                         continue
@@ -221,9 +224,6 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
                     if not isinstance(message, ModelClientStreamingChunkEvent):
                         shown.append(message)
                     yield message
-            finally:
-                control.stop.set()  # whoever leaves early does not wait for the rest of the run
-                await stream.aclose()
         if self._answer is None:
             self._answer = self._best_so_far()
             shown.append(self._answer)
@@ -235,10 +235,14 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
         """Stops or steers the run."""
         return self._table.control
 
-    @property
-    def _unfinished(self) -> bool:
-        state = self._manager.transcript.state if self._manager is not None else None
-        return state is not None and not state.finished
+    def _unfinished_business(self) -> TextMessage | None:
+        """What reminds everybody of the run to go on with: a state that was saved in the middle of a turn may hold
+        participants who know more or less than the others. None if there is no such run.
+        """
+        transcript = self._manager.transcript if self._manager is not None else Transcript()
+        if transcript.question is None or (transcript.state is not None and transcript.state.finished):
+            return None
+        return turn_message(transcript.tell(again=True), source="user")
 
     def _seen_outside(self, message: ChatItem) -> ChatItem | None:
         """A message as those outside the team see it: turns are for the peers, the answer is the team's."""
@@ -352,6 +356,31 @@ def reflection_team(
     """
     players = [RoleAgent(role, backend) for role, backend in cast.items()]
     return ReflectionGroupChat(players, config=config, library=library, store=store, control=control)
+
+
+async def _stopping(
+    stream: AsyncGenerator[ChatItem | TaskResult, None], control: Control
+) -> AsyncGenerator[ChatItem | TaskResult, None]:
+    """The items of a team's stream. Leaving it, or being cancelled, stops the run; it would be waited for otherwise."""
+    items: asyncio.Queue[ChatItem | TaskResult | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for item in stream:
+                items.put_nowait(item)
+        finally:
+            items.put_nowait(None)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (item := await items.get()) is not None:
+            yield item
+        await reading
+    finally:
+        control.stop.set()
+        await asyncio.wait([reading])
+        if not reading.cancelled():
+            reading.exception()  # raised above, or of no more interest
 
 
 def _seats(participants: Sequence[ChatAgent]) -> dict[Role, RoleAgent]:

@@ -48,6 +48,7 @@ Emit = Literal["events", "messages"]
 """Whether stages are shown as agent events or as text messages; some hosts' screens leave events out."""
 ChatItem = BaseAgentEvent | BaseChatMessage
 EVENT, TURN = "preflexor.event", "preflexor.turn"
+_NO_RUN = -1.0
 _LABELS = (
     "stage", "role", "round", "candidate", "channel", "score", "accepted", "converged", "finish_reason", "query",
     "seconds", "stop_reason", "best_round", "integrated", "error",
@@ -133,11 +134,13 @@ class Turn(NamedTuple):
     at: int
     """Place of the first event in the run, text deltas not counted."""
     events: list[Event]
+    question: str | None = None
+    """What is asked, where the run has not begun."""
 
 
 def turn_message(turn: Turn, *, source: str) -> TextMessage:
     """The message that ends a turn."""
-    data = {"run": turn.run, "at": turn.at, "events": [to_json(e) for e in turn.events]}
+    data = {**turn._asdict(), "events": [to_json(e) for e in turn.events]}
     return TextMessage(
         content=_headline(turn.events), source=source, metadata={TURN: json.dumps(data, ensure_ascii=False)}
     )
@@ -146,7 +149,7 @@ def turn_message(turn: Turn, *, source: str) -> TextMessage:
 def told(message: BaseChatMessage) -> Turn:
     """What a turn's last message tells; the inverse of `turn_message`."""
     data = json.loads(message.metadata[TURN])
-    return Turn(data["run"], data["at"], [from_json(item) for item in data["events"]])
+    return Turn(data["run"], data["at"], [from_json(item) for item in data["events"]], data["question"])
 
 
 class Transcript:
@@ -171,8 +174,7 @@ class Transcript:
                 continue
             lines = lines_of([m for m in group if self._is_new(m)])
             if lines:
-                self.question = conversation(lines)
-                self.started, self.state, self.heard, self.shared = None, None, [], 0
+                self._ask(conversation(lines))
 
     def take(self, event: Event) -> None:
         """Fold one event."""
@@ -186,7 +188,7 @@ class Transcript:
     def tell(self, *, again: bool = False) -> Turn:
         """What the peers do not know yet; all of the run if `again`."""
         if self.started is None:
-            return Turn(-1.0, 0, [])
+            return Turn(_NO_RUN, 0, [], self.question)
         at = 0 if again else self.shared
         self.shared = len(self.heard)
         return Turn(self.started.started_at, at, self.heard[at:])
@@ -207,17 +209,25 @@ class Transcript:
         made._asked = dict.fromkeys(data["asked"])
         return made
 
+    def _ask(self, question: str) -> None:
+        self.question = question
+        self.started, self.state, self.heard, self.shared = None, None, [], 0
+
     def _hear(self, turn: Turn) -> None:
-        mine = self.started.started_at if self.started is not None else -1.0
-        if turn.run > mine and turn.at == 0:
-            self.heard = []
-        elif turn.run != mine:
+        mine = self.started.started_at if self.started is not None else _NO_RUN
+        if turn.question is not None:
+            over = self.state is not None and self.state.finished is not None
+            if over or turn.question != self.question:
+                self._ask(turn.question)
+        elif turn.run > mine and turn.at == 0:
+            self.heard, self.shared, mine = [], 0, turn.run
+        if turn.run != mine:
             return
         known = len(self.heard) - turn.at
         if known >= 0:
             for event in turn.events[known:]:
                 self.take(event)
-            self.shared = len(self.heard)
+            self.shared = max(self.shared, turn.at + len(turn.events))
 
     def _is_new(self, message: BaseChatMessage) -> bool:
         key = getattr(message, "id", None)  # messages have ids since AutoGen 0.6
