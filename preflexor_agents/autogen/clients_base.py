@@ -17,10 +17,11 @@ from autogen_core.logging import LLMCallEvent, LLMStreamEndEvent, LLMStreamStart
 from autogen_core.models import ChatCompletionClient, CreateResult, FinishReasons, LLMMessage, ModelInfo, RequestUsage
 from autogen_core.tools import Tool, ToolSchema
 
-from preflexor_agents.autogen.clients_calls import CallGuard, calls_in, find_calls
 from preflexor_agents.autogen.clients_plan import Ask, JsonOutput, ToolChoice, plan
 from preflexor_agents.autogen.clients_stop import Stop
 from preflexor_agents.backends.base import Delta
+from preflexor_agents.backends.calls import CallGuard, calls_in, find_calls
+from preflexor_agents.backends.chat import ChatCall
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel
 from preflexor_agents.markup import Sections
@@ -41,7 +42,7 @@ class Reply:
     """Thinking and reflection."""
     text: str
     """What stands outside of them, to the character but for white space after thinking."""
-    calls: tuple[FunctionCall, ...] = ()
+    calls: tuple[ChatCall, ...] = ()
     """Calls that came as such; those in the text are found later."""
     finish_reason: FinishReasons
     prompt_tok: int
@@ -54,7 +55,7 @@ class Reply:
         sections: Sections,
         *,
         thinking: str = "",
-        calls: tuple[FunctionCall, ...] = (),
+        calls: tuple[ChatCall, ...] = (),
         finish_reason: FinishReasons,
         prompt_tok: int,
         generated_tok: int,
@@ -324,14 +325,14 @@ def _result(ask: Ask, reply: Reply) -> CreateResult:
     beside = text.strip() if calls else ""
     return CreateResult(
         finish_reason="function_calls" if calls else reply.finish_reason,
-        content=list(calls) if calls else text,
+        content=[FunctionCall(id=c.id, name=c.name, arguments=c.arguments) for c in calls] if calls else text,
         usage=RequestUsage(prompt_tokens=reply.prompt_tok, completion_tokens=reply.generated_tok),
         cached=False,
         thought="\n\n".join(part for part in (reply.thought, beside) if part) or None,
     )
 
 
-def _forced(reply: Reply) -> tuple[FunctionCall, ...]:
+def _forced(reply: Reply) -> tuple[ChatCall, ...]:
     try:
         calls = tuple(calls_in(json.loads(reply.text)))
     except ValueError:

@@ -1,13 +1,9 @@
 """Tools as models see them: whole JSON schemas, and schemas that force a call."""
 
-import json
 import re
-import secrets
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autogen_core import FunctionCall
 from autogen_core.tools import Tool, ToolSchema
 
 from preflexor_agents.backends.chat import ChatTool
@@ -16,8 +12,6 @@ from preflexor_agents.errors import ConfigError
 MOST_CALLS = 8
 """Calls in one reply that must call; without a limit a small model may not end its list."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-_ID_LETTERS = string.ascii_letters + string.digits
 
 
 class CallError(ConfigError, ValueError):
@@ -58,10 +52,3 @@ def calls_schema(functions: Sequence[ChatTool], *, most: int = MOST_CALLS) -> di
     items = forms[0] if len(forms) == 1 else {"anyOf": forms}
     schema: dict[str, Any] = {"type": "array", "items": items, "minItems": 1, "maxItems": most}
     return {**schema, "$defs": definitions} if definitions else schema
-
-
-def call(name: str, arguments: Mapping[str, Any] | str) -> FunctionCall:
-    """A call with an id of its own. Nine letters or digits: what the strictest chat templates ask of an id."""
-    text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments), ensure_ascii=False)
-    number = "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
-    return FunctionCall(id=number, name=_NOT_IN_NAME.sub("_", name)[:64], arguments=text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
 import ollama
-from autogen_core import Component, FunctionCall
+from autogen_core import Component
 from autogen_core.models import FinishReasons, LLMMessage, ModelInfo
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import Field, SecretStr
@@ -22,8 +22,10 @@ from preflexor_agents.autogen.clients_base import LocalClient, Reply
 from preflexor_agents.autogen.clients_config import ClientConfig, checked, masked, revealed
 from preflexor_agents.autogen.clients_ollama import Correction, FullSchemas, described, estimate_tok, known, wire
 from preflexor_agents.autogen.clients_plan import ANY_OBJECT, Ask, folded
-from preflexor_agents.autogen.clients_tools import CallError, call, functions
+from preflexor_agents.autogen.clients_tools import CallError, functions
 from preflexor_agents.backends.base import Delta
+from preflexor_agents.backends.calls import call
+from preflexor_agents.backends.chat import ChatCall
 from preflexor_agents.backends.ollama import BYTES_PER_TOK, ENDED_EARLY
 from preflexor_agents.backends.ollama_model import CONTEXT_TOK
 from preflexor_agents.backends.ollama_server import FAILURES, READ_S, connect, failure, server_url
@@ -253,7 +255,7 @@ class _Reply:
     arrived: int = 0
     _thinking: list[str] = field(default_factory=list)
     _text: list[str] = field(default_factory=list)
-    _calls: list[FunctionCall] = field(default_factory=list)
+    _calls: list[ChatCall] = field(default_factory=list)
     _parser: SectionParser | None = None
 
     def take(self, piece: Any) -> list[Delta]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from preflexor_agents.backends.calls import find_calls
 from preflexor_agents.backends.chat import HOW_TO_CALL, Chat, ChatTurn, tools_in_words
 from preflexor_agents.backends.template import FAILURES, ChatTemplate, Span, bare, hide, spans_of
 from preflexor_agents.markup import neutralise
@@ -18,27 +19,43 @@ from preflexor_agents.prompts import Message
 
 CALL_MARKS = ("<tool_call>", "</tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>")
 """Tokens around calls in the forms that can be read."""
-_READABLE = ("<tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "<function=", '{"name": ')
 _NAMES = ("type", "role", "id", "tool_call_id", "name", "required")
 """Fields that templates compare."""
 _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
-_PROBE = "zqprobezq"
+_TOOL, _VALUE, _QUESTION = "zqtoolzq", "zqvaluezq", "zqaskzq"
 
 
 def offers_tools(template: ChatTemplate) -> bool:
-    """Whether the template shows tools to the model, and tells it to call them in a form that can be read."""
-    if not any(mark in template.source for mark in _READABLE):
-        return False
-    function = {"name": _PROBE, "description": "d", "parameters": {"type": "object", "properties": {}}}
-    turns = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    for shape in (turns, turns[1:]):
+    """Whether the template shows tools to the model, and writes calls in a form that we can read back."""
+    properties = {"x": {"type": "string", "description": "d"}}
+    schema = {"type": "object", "properties": properties, "required": ["x"]}
+    tools = [{"type": "function", "function": {"name": _TOOL, "description": "d", "parameters": schema}}]
+    asked = {"role": "user", "content": _QUESTION}
+    for arguments in ({"x": _VALUE}, json.dumps({"x": _VALUE})):
+        function = {"name": _TOOL, "arguments": arguments}
+        calls = [{"type": "function", "id": "abcdefghi", "function": function}]
+        called = {"role": "assistant", "content": "", "tool_calls": calls}
         try:
-            text = template.fill(shape, tools=[{"type": "function", "function": function}], thinking=True)
+            prompt = template.fill([asked], tools=tools, thinking=True)
+            whole = template.fill([asked, called], tools=tools, thinking=True, open_reply=False)
         except FAILURES:
             continue
-        if _PROBE in text:
+        if _TOOL in prompt and any(_reads(reply) for reply in _replies(prompt, whole)):
             return True
     return False
+
+
+def _replies(prompt: str, whole: str) -> Iterator[str]:
+    """What the model may have written, with and without what its template puts after it."""
+    starts = [whole[len(prompt) :]] if whole.startswith(prompt) else []
+    for reply in (*starts, whole.rpartition(_QUESTION)[2]):
+        yield reply
+        yield from (reply.partition(end)[0] for end in ("<|", "</s>", "<end", "<eo") if end in reply)
+
+
+def _reads(reply: str) -> bool:
+    calls = find_calls(reply.strip(), (_TOOL,)).calls
+    return [(c.name, json.loads(c.arguments)) for c in calls] == [(_TOOL, {"x": _VALUE})]
 
 
 def render_chat(
@@ -76,7 +93,8 @@ def _fillings(
 ) -> Iterator[tuple[Span, ...] | None]:
     """The chat in the shapes that templates take, most usual first; None where the template refuses."""
     reasons = "reasoning_content" in template.source
-    for turns in dict.fromkeys((chat.turns, _one_call_each(chat.turns))):
+    alone = _one_call_each(chat.turns)
+    for turns in dict.fromkeys((chat.turns, alone, _folded(chat.turns), _folded(alone))):
         for arguments in (_value, str):
             veil = _Veil([turn.content or ("" if reasons else turn.thinking) for turn in turns], control)
             filled = [_turn(n, turn, veil, arguments=arguments, reasons=reasons) for n, turn in enumerate(turns)]
@@ -85,7 +103,8 @@ def _fillings(
                 text = template.fill(filled, tools=tools or None, thinking=thinking)
             except FAILURES:
                 continue
-            yield spans_of(text, veil.texts, optional=len(veil.texts) - len(turns))
+            needed = {n for n, turn in enumerate(turns) if not turn.calls}
+            yield spans_of(text, veil.texts, optional=set(range(len(veil.texts))) - needed)
 
 
 class _Veil:
@@ -168,6 +187,14 @@ def _one_call_each(turns: Sequence[ChatTurn]) -> tuple[ChatTurn, ...]:
         known = {call.id for call in turn.calls}
         made += [result for result in results if result.call_id not in known]
     return tuple(made)
+
+
+def _folded(turns: Sequence[ChatTurn]) -> tuple[ChatTurn, ...]:
+    """The turns with the system's text at the head of the first user turn; some templates drop it after a call."""
+    if len(turns) < 2 or (turns[0].role, turns[1].role) != ("system", "user"):
+        return tuple(turns)
+    first = replace(turns[1], content=f"{turns[0].content}\n\n{turns[1].content}")
+    return (first, *turns[2:])
 
 
 def _plain(turns: Sequence[ChatTurn], chat: Chat) -> list[Message]:

@@ -6,7 +6,7 @@ it writes is its own and may hold control tokens, and whatever stands in a messa
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
@@ -82,11 +82,18 @@ class ChatTemplate:
         roles = ", ".join(m.role for m in messages)
         raise ModelError(f"the model's chat template cannot render the turns {roles}: {why}; use another model")
 
-    def fill(self, turns: Sequence[Mapping[str, Any]], *, tools: Sequence[Any] | None, thinking: bool) -> str:
+    def fill(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Any] | None,
+        thinking: bool,
+        open_reply: bool = True,
+    ) -> str:
         """What the template makes of turns whose texts are hidden. Raises one of FAILURES."""
         return self._template.render(
             messages=turns,
-            add_generation_prompt=True,
+            add_generation_prompt=open_reply,
             enable_thinking=thinking,
             tools=tools,
             documents=None,
@@ -153,14 +160,14 @@ def bare(text: str) -> str:
     return re.sub(f"[{_OPEN}{_CLOSE}{_OPEN_IN_JSON}]", "", text)
 
 
-def spans_of(text: str, contents: Sequence[str], *, optional: int = 0) -> tuple[Span, ...] | None:
+def spans_of(text: str, contents: Sequence[str], *, optional: Container[int] = frozenset()) -> tuple[Span, ...] | None:
     """A filled template with the hidden texts back in place, escaped where the template wrote them as JSON.
 
-    None if one of them is missing, but for the last `optional` ones.
+    None if one of them is missing that is not optional, by its number.
     """
     parts = _PLACEHOLDER.split(text)
     shown = {int(mark[1:]) for mark in parts[1::2]}
-    if any(content.strip() and n not in shown for n, content in enumerate(contents[: len(contents) - optional])):
+    if any(content.strip() and n not in shown and n not in optional for n, content in enumerate(contents)):
         return None
     spans = []
     for n, part in enumerate(parts):

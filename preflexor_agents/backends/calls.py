@@ -1,28 +1,35 @@
 """Finds tool calls that a model wrote as text.
 
-Known are `<tool_call>{…}</tool_call>` (Hermes, Qwen), `<function=NAME>…</function>` (Llama 3.1, Qwen-Coder),
-`[TOOL_CALLS][{…}]` and `[TOOL_CALLS]NAME[ARGS]{…}` (Mistral), `<|python_tag|>{…}` and bare `{"name": …,
-"parameters": …}` (Llama 3.x), bare lists, and JSON in a code fence. Text that turns out to be no call is kept.
+Known are `<tool_call>{…}</tool_call>` (Hermes, Qwen), also `<tool_calls>` and `<TOOLCALL>`; `<function=NAME>` with JSON
+or `<parameter=…>` inside (Llama 3.1, Qwen-Coder); `<arg_key>…` (GLM); `[TOOL_CALLS][{…}]` and
+`[TOOL_CALLS]NAME[ARGS]{…}` (Mistral); `<|tool_call|>[{…}]` (Granite, Phi); `<|python_tag|>{…}` and bare `{"name": …,
+"parameters": …}` (Llama 3.x); bare lists, and JSON in a code fence. Text that turns out to be no call is kept.
 """
 
 import json
 import re
+import secrets
+import string
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from autogen_core import FunctionCall
+from preflexor_agents.backends.chat import ChatCall
 
-from preflexor_agents.autogen.clients_tools import call
-
-MARKERS = ("<tool_call>", "<function=", "[TOOL_CALLS]", "<|python_tag|>")
+_TAGS = ("<tool_call>", "<tool_calls>", "<TOOLCALL>")
+_PREFIXES = ("[TOOL_CALLS]", "<|python_tag|>", "<|tool_call|>")
+MARKERS = (*_TAGS, *_PREFIXES, "<function=")
 """Strings that begin a call anywhere in a reply."""
 _FENCES = ("", "json", "tool_call", "tool_code")
 """Languages of a code fence that may hold calls."""
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|$)", re.DOTALL)
+_TAGGED = re.compile(r"<(tool_calls?|TOOLCALL)>\s*(.*?)\s*(?:</\1>|$)", re.DOTALL)
 _FUNCTION = re.compile(r"<function=([^>\s]+)>\s*(.*?)\s*(?:</function>|$)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_ARGUMENT = re.compile(r"<arg_key>\s*(.*?)\s*</arg_key>\s*<arg_value>\n?(.*?)\n?</arg_value>", re.DOTALL)
 _FENCE = re.compile(r"\s*```(?:json|tool_call|tool_code)?[ \t]*\n(.*?)\s*```\s*", re.DOTALL)
 _NAMED = re.compile(r"([\w-]{1,64})\s*(?:\[CALL_ID\][\w-]*)?(?:\[ARGS\])?\s*(?=\{)")
+_NAME = re.compile(r"[\w.-]{1,64}")
+_NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+_ID_LETTERS = string.ascii_letters + string.digits
 _DECODER = json.JSONDecoder()
 
 
@@ -31,7 +38,7 @@ class Found(NamedTuple):
 
     text: str
     """What is not part of a call."""
-    calls: tuple[FunctionCall, ...]
+    calls: tuple[ChatCall, ...]
 
 
 class CallGuard:
@@ -60,15 +67,22 @@ class CallGuard:
         return ready
 
 
+def call(name: str, arguments: Mapping[str, Any] | str) -> ChatCall:
+    """A call with an id of its own. Nine letters or digits: what the strictest chat templates ask of an id."""
+    text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments), ensure_ascii=False)
+    number = "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
+    return ChatCall(id=number, name=_NOT_IN_NAME.sub("_", name)[:64], arguments=text)
+
+
 def find_calls(text: str, names: Collection[str]) -> Found:
     """The calls in a text. One that carries a marker may name any tool, bare JSON only one of `names`."""
     for pattern, read in ((_TAGGED, _tagged), (_FUNCTION, _function)):
         matches = [(match, calls) for match in pattern.finditer(text) if (calls := tuple(read(match)))]
         if matches:
             return _without(text, matches)
-    for marker in ("[TOOL_CALLS]", "<|python_tag|>"):
+    for marker in _PREFIXES:
         before, found, after = text.partition(marker)
-        if found and (calls := tuple(_sequence(after.replace(marker, ";")))):
+        if found and (calls := tuple(_sequence(after.replace(marker, ";").removesuffix("<|/tool_call|>")))):
             return Found(before, calls)
     fenced = _FENCE.fullmatch(text)
     calls = tuple(_sequence(fenced[1] if fenced else text))
@@ -77,7 +91,7 @@ def find_calls(text: str, names: Collection[str]) -> Found:
     return Found(text, ())
 
 
-def calls_in(value: Any) -> Iterator[FunctionCall]:
+def calls_in(value: Any) -> Iterator[ChatCall]:
     """The calls that a JSON value describes; none if it is something else."""
     if isinstance(value, list):
         found = [list(calls_in(item)) for item in value]
@@ -112,24 +126,27 @@ def _bare(start: str) -> bool | None:
     return inside[0] == ('"' if start[0] == "{" else "{") if inside else None
 
 
-def _tagged(match: re.Match[str]) -> Iterator[FunctionCall]:
-    inside = _FUNCTION.search(match[1])
-    if inside:
-        yield from _function(inside)
+def _tagged(match: re.Match[str]) -> Iterator[ChatCall]:
+    inside = match[2]
+    function, name = _FUNCTION.search(inside), _NAME.match(inside)
+    if function:
+        yield from _function(function)
+    elif name and (name[0] == inside or inside[name.end() :].lstrip().startswith("<arg_key>")):
+        yield call(name[0], {key: _value(text) for key, text in _ARGUMENT.findall(inside)})
     else:
-        yield from calls_in(_loaded(match[1]))
+        yield from calls_in(_loaded(inside))
 
 
-def _function(match: re.Match[str]) -> Iterator[FunctionCall]:
+def _function(match: re.Match[str]) -> Iterator[ChatCall]:
     values = {name: _value(text) for name, text in _PARAMETER.findall(match[2])}
     arguments = values or _loaded(match[2] or "{}")
     if isinstance(arguments, Mapping):
         yield call(match[1], arguments)
 
 
-def _sequence(text: str) -> Iterator[FunctionCall]:
+def _sequence(text: str) -> Iterator[ChatCall]:
     """Calls one after the other, apart by semicolons, commas or white space; none if anything else is there."""
-    found: list[FunctionCall] = []
+    found: list[ChatCall] = []
     at = 0
     while at < len(text):
         if text[at] in "; ,\t\r\n":
@@ -147,7 +164,7 @@ def _sequence(text: str) -> Iterator[FunctionCall]:
     yield from found
 
 
-def _without(text: str, matches: list[tuple[re.Match[str], tuple[FunctionCall, ...]]]) -> Found:
+def _without(text: str, matches: list[tuple[re.Match[str], tuple[ChatCall, ...]]]) -> Found:
     rest, at = "", 0
     for match, _ in matches:
         rest += text[at : match.start()]
