@@ -160,8 +160,11 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
             control: stop or steer the run from outside.
 
         Raises:
-            ConfigError: an unknown role, two participants of one name, nobody for a role that the protocol needs.
+            ConfigError: an unknown role, two participants of one name, nobody for a role that the protocol needs,
+                or an AutoGen before 0.7.
         """
+        if not hasattr(BaseGroupChat, "name"):
+            raise ConfigError("a ReflectionGroupChat needs AutoGen 0.7; ReflectAgent runs the protocol on earlier ones")
         config = config or ReflectConfig()
         seats = _seats(participants)
         players = {role: agent.player for role, agent in seats.items() if agent.player is not None}
