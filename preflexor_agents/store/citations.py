@@ -25,10 +25,10 @@ _GLUE = frozenset(
             """about above according achieve allow amount answer approximately around based become below called cause
             come compare comparison component consist constituent contain content derive document due
             equal example exhibit find found function generally get give given great happen help hence
-            high important include indicate instance involve known large largely lead like low main
+            high important include indicate instance involve known large largely lead like low made main
             mainly make mean mention namely note part passage possess primary provide purpose quite
             rather reach really refer remain report result role roughly say seem several share show
-            small source state such text therefore thereby together typically use usually value various
+            small source state such text thereby therefore together typically use usually value various
             via way well yes""",
         ),
     )
@@ -211,8 +211,9 @@ def _is_enough(claim: _Claim, quotes: Sequence[_Quote], names: frozenset[str]) -
 def _one_per_quantity(claim: _Claim, ranked: Sequence[_Quote], names: frozenset[str]) -> list[_Quote]:
     """For each quantity the best quote that holds it, from a passage about what the claim gives it to."""
     chosen: list[_Quote] = []
+    owner = frozenset[str]()
     for n, around in enumerate(claim.around):
-        owner = around & names
+        owner = around & names or owner
         holding = [quote for quote in ranked if _holds(claim, n, quote)]
         is_told_apart = any(owner <= quote.wide for quote in ranked)
         best = next((quote for quote in holding if owner <= quote.wide or not is_told_apart), None)

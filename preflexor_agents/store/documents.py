@@ -24,7 +24,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MAX_CONTROL_SHARE = 0.01
 _LONGEST_TITLE = 200
 _FRONT_MATTER_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
@@ -107,6 +107,14 @@ def read(path: Path) -> Document:
     )
 
 
+def sha256_on_disk(source: str) -> str | None:
+    """The hash of what a stored document's file holds at present; None if it is gone or cannot be read."""
+    try:
+        return hashlib.sha256(_bytes(Path(source))).hexdigest()
+    except DocumentError:
+        return None
+
+
 def _bytes(path: Path) -> bytes:
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -137,7 +145,7 @@ def _decoded(data: bytes, path: Path) -> tuple[str, str]:
         except UnicodeDecodeError:
             raise DocumentError(f"{shown(path)} is neither UTF-8 nor Windows-1252 text; convert it to UTF-8") from None
     controls = len(_CONTROL.findall(text))
-    allowed = 0 if encoding == "cp1252" else int(len(text) * _MAX_CONTROL_SHARE)
+    allowed = 0 if encoding == "cp1252" else 1 + int(len(text) * _MAX_CONTROL_SHARE)
     if "\0" in text or controls > allowed:
         raise DocumentError(f"{shown(path)} is binary, no Markdown or text")
     return text, encoding

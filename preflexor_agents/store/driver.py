@@ -29,6 +29,11 @@ _REMEDIES: tuple[tuple[str, type[StoreError], str], ...] = (
     ("locked", StoreError, "is locked by another process; try again when that is done"),
     ("readonly", StoreFileError, "is read-only; copy it to a place you can write to"),
     ("is full", StoreError, "could not grow, the disk is full; free some space and try again, what was done is kept"),
+    (
+        "sqlite-vec error",
+        StoreError,
+        "could not write its vectors, the disk may be full; free some space and try again",
+    ),
     ("unable to open", StoreFileError, "cannot be opened; check that its folder exists and may be written to"),
 )
 
@@ -43,8 +48,12 @@ def connect(path: Path, *, mode: str = "rwc", immutable: bool = False) -> Databa
     """
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}{'&immutable=1' if immutable else ''}"
     conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    conn.execute("PRAGMA foreign_keys = ON")
-    conn.execute("PRAGMA synchronous = NORMAL")
+    try:
+        conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        conn.close()
+        raise
     return Database(conn, execute_plugins=False)
 
 

@@ -1,8 +1,10 @@
 """Embedders: what turns text into vectors, named by a SPEC: `hash`, `ollama:NAME` or `gguf:PATH`."""
 
+import ctypes
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +16,7 @@ from preflexor_agents.store import hashing
 from preflexor_agents.store.paths import shown
 
 if TYPE_CHECKING:
+    import ollama
     from llama_cpp import Llama
 
 Vectors = npt.NDArray[np.float32]
@@ -87,6 +90,7 @@ class OllamaEmbedder:
         self.spec = f"ollama:{model}"
         self.name = self.spec if ":" in model else f"{self.spec}:latest"
         self._dim = 0
+        self._client: ollama.Client | None = None
 
     @property
     def dim(self) -> int:
@@ -99,7 +103,8 @@ class OllamaEmbedder:
         import ollama
 
         try:
-            rows = ollama.Client().embed(model=self.model, input=list(texts)).embeddings
+            self._client = self._client or ollama.Client()
+            rows = self._client.embed(model=self.model, input=list(texts)).embeddings
         except ConnectionError as error:
             raise BackendError("Ollama does not answer; start it with `ollama serve`") from error
         except ollama.ResponseError as error:
@@ -109,9 +114,10 @@ class OllamaEmbedder:
                 ) from error
             raise BackendError(f"Ollama could not embed with {self.model!r}: {error.error}") from error
         except httpx.HTTPError as error:
-            raise BackendError(
-                f"Ollama could not embed with {self.model!r}: {error or type(error).__name__}"
-            ) from error
+            reason = str(error) or type(error).__name__
+            raise BackendError(f"Ollama could not embed with {self.model!r}: {reason}") from error
+        except (ValueError, TypeError) as error:
+            raise BackendError(f"Ollama could not embed with {self.model!r}: its answer has no vectors") from error
         return self._checked(rows, len(texts))
 
     def _checked(self, rows: Sequence[Sequence[float]], expected: int) -> Vectors:
@@ -145,9 +151,9 @@ class GgufEmbedder:
         with self._lock:
             model = self._loaded()
             try:
-                rows = [model.embed(text.encode("utf-8", "replace").decode("utf-8")) for text in texts]
+                rows = [_embed_one(model, text) for text in texts]
             except (RuntimeError, ValueError) as error:
-                raise BackendError(f"embedder {self.path.name} failed: {error}") from error
+                raise BackendError(f"embedder {shown(self.path)} failed: {error}") from error
             return _normalised(np.asarray(rows, dtype=np.float32).reshape(len(texts), model.n_embd()))
 
     def _loaded(self) -> "Llama":
@@ -169,6 +175,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(head + size_bytes.to_bytes(8, "little")).hexdigest()[:16]
 
 
+def _embed_one(model: "Llama", text: str) -> list[float]:
+    """One text's vector; zeros for a text without tokens, which llama.cpp must not be given."""
+    data = text.encode("utf-8", "replace")
+    if not model.tokenize(data):
+        return [0.0] * model.n_embd()
+    vector: list[float] = model.embed(data.decode("utf-8"))
+    return vector
+
+
 def _load_gguf(path: Path) -> "Llama":
     """The model with a context no longer than it was trained for and one vector per text."""
     import llama_cpp
@@ -185,21 +200,37 @@ def _load_gguf(path: Path) -> "Llama":
         )
 
     try:
-        model = load(_GGUF_CONTEXT_TOK, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED)
-        trained_tok = model.metadata.get(f"{model.metadata['general.architecture']}.context_length")
-        context_tok = min(int(trained_tok or _GGUF_CONTEXT_TOK), _GGUF_CONTEXT_TOK)
-        pooled = int(model.pooling_type()) != llama_cpp.LLAMA_POOLING_TYPE_NONE
-        if context_tok < _GGUF_CONTEXT_TOK or not pooled:
-            pooling = llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED if pooled else llama_cpp.LLAMA_POOLING_TYPE_MEAN
-            model.close()
-            model = load(context_tok, pooling)
+        with _silent():
+            model = load(_GGUF_CONTEXT_TOK, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED)
+            trained_tok = model.metadata.get(f"{model.metadata['general.architecture']}.context_length")
+            context_tok = min(int(trained_tok or _GGUF_CONTEXT_TOK), _GGUF_CONTEXT_TOK)
+            pooled = int(model.pooling_type()) != llama_cpp.LLAMA_POOLING_TYPE_NONE
+            if context_tok < _GGUF_CONTEXT_TOK or not pooled:
+                pooling = llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED if pooled else llama_cpp.LLAMA_POOLING_TYPE_MEAN
+                model.close()
+                model = load(context_tok, pooling)
     except ValueError as error:
         raise ModelError(f"embedder model {shown(path)} cannot be loaded: {error}") from error
     return model
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep llama.cpp's own lines about context sizes and pooling off the terminal."""
+    import llama_cpp
+
+    before, data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    nothing = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    llama_cpp.llama_log_set(nothing, None)
+    try:
+        yield
+    finally:
+        llama_cpp.llama_log_set(before, data)
+
+
 def _normalised(rows: Vectors) -> Vectors:
     finite = np.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
-    lengths = np.linalg.norm(finite, axis=1, keepdims=True)
+    lengths: Vectors = np.linalg.norm(finite, axis=1, keepdims=True)
     lengths[lengths == 0] = 1.0
-    return (finite / lengths).astype(np.float32)
+    return np.asarray(finite / lengths, dtype=np.float32)

@@ -33,6 +33,7 @@ _REWRITES = tuple(
         ("[\u00b5\u03bc]", "u"),
         ("\u2103", "\u00b0C"),
         ("\u00b0 +C", "\u00b0C"),
+        (r"[ \t\r\n]+", " "),
     )
 )
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b\u207a]+")

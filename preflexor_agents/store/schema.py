@@ -19,6 +19,7 @@ SCHEMA_VERSION = 2
 """Kept in `user_version`; equals the number of migrations."""
 MIGRATIONS = Migrations("preflexor")
 _PAGE_SIZE = 8192
+_SQLITE_HEADER = b"SQLite format 3\0"
 
 
 @MIGRATIONS()
@@ -119,6 +120,8 @@ def open_file(path: Path, *, create: bool) -> Database:
         if not create:
             raise StoreFileError(f"store {shown(path)} does not exist; ingest documents into it first")
         _make_folder(path.parent)
+    elif not _may_be_sqlite(path):
+        raise StoreFileError(f"store {shown(path)} is no SQLite file, so it is no knowledge store; name another file")
     with driver.speaking_of(path):
         db = _connect(path, mode="rwc" if create else "rw")
         try:
@@ -127,6 +130,16 @@ def open_file(path: Path, *, create: bool) -> Database:
             db.close()
             raise
     return db
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    """SQLite itself would take a file of a few bytes for an empty one and overwrite it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE_HEADER))
+    except OSError as error:
+        raise StoreFileError(f"store {shown(path)} cannot be opened: {error.strerror}") from error
+    return head in (b"", _SQLITE_HEADER)
 
 
 def _make_folder(folder: Path) -> None:
@@ -138,17 +151,14 @@ def _make_folder(folder: Path) -> None:
 
 def _connect(path: Path, *, mode: str) -> Database:
     """A connection that can read; a store in a folder where no WAL can be made is opened as it lies there."""
-    db = driver.connect(path, mode=mode)
     try:
-        version(db)
-    except driver.sqlite3.OperationalError as error:
-        db.close()
+        return driver.connect(path, mode=mode)
+    except driver.sqlite3.OperationalError:
         wal = path.with_name(path.name + "-wal")
-        unwritable = path.is_file() and not os.access(path.parent, os.W_OK)
-        if "unable to open" not in str(error) or not unwritable or (wal.exists() and wal.stat().st_size):
+        is_whole = path.is_file() and not (wal.exists() and wal.stat().st_size)
+        if not is_whole or os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise
-        db = driver.connect(path, mode="ro", immutable=True)
-    return db
+        return driver.connect(path, mode="ro", immutable=True)
 
 
 def version(db: Database) -> int:

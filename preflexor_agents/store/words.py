@@ -29,6 +29,7 @@ NEGATIONS = frozenset(
 )
 
 _SUFFIXES = (
+    *("alisation", "alization", "alised", "alized", "alising", "alizing"),
     *("fulness", "ousness", "iveness", "isation", "ization", "ation", "ness", "ment", "ised", "ized", "ising", "izing"),
     *("ion", "ing", "edly", "iest", "ier", "ied", "ily", "ally", "est", "er", "ed", "ly", "al", "ise", "ize", "y", "e"),
 )

@@ -1,12 +1,10 @@
 """How a document gets into the store and out again; always inside one write transaction."""
 
-from pathlib import Path
-
 from sqlite_utils import Database
 
 from preflexor_agents.errors import StoreFileError
 from preflexor_agents.store import vectors
-from preflexor_agents.store.documents import Document
+from preflexor_agents.store.documents import Document, sha256_on_disk
 from preflexor_agents.store.embedders import Embedder, Vectors
 from preflexor_agents.store.records import Outcome
 
@@ -20,9 +18,11 @@ def outcome(db: Database, document: Document) -> tuple[Outcome, int | None]:
         return ("unchanged" if same else "changed"), row[0]
     same_content = "SELECT id, source FROM document WHERE sha256 = ? AND parser = ? ORDER BY id"
     for id, source in db.conn.execute(same_content, (document.sha256, document.parser)).fetchall():
-        if Path(source).exists():
+        on_disk = sha256_on_disk(source)
+        if on_disk == document.sha256:
             return "duplicate", None
-        return "changed", id
+        if on_disk is None:
+            return "changed", id
     return "added", None
 
 
