@@ -11,6 +11,7 @@ import re
 import secrets
 import string
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from preflexor_agents.backends.chat import ChatCall
@@ -76,7 +77,7 @@ def call(name: str, arguments: Mapping[str, Any] | str) -> ChatCall:
 
 def find_calls(text: str, names: Collection[str]) -> Found:
     """The calls in a text. One that carries a marker may name any tool, bare JSON only one of `names`."""
-    for pattern, read in ((_TAGGED, _tagged), (_FUNCTION, _function)):
+    for pattern, read in ((_TAGGED, partial(_tagged, names=names)), (_FUNCTION, _function)):
         matches = [(match, calls) for match in pattern.finditer(text) if (calls := tuple(read(match)))]
         if matches:
             return _without(text, matches)
@@ -126,13 +127,13 @@ def _bare(start: str) -> bool | None:
     return inside[0] == ('"' if start[0] == "{" else "{") if inside else None
 
 
-def _tagged(match: re.Match[str]) -> Iterator[ChatCall]:
+def _tagged(match: re.Match[str], names: Collection[str]) -> Iterator[ChatCall]:
     inside = match[2]
     function, name = _FUNCTION.search(inside), _NAME.match(inside)
     if function:
         yield from _function(function)
-    elif name and (name[0] == inside or inside[name.end() :].lstrip().startswith("<arg_key>")):
-        yield call(name[0], {key: _value(text) for key, text in _ARGUMENT.findall(inside)})
+    elif inside in names or (name and inside[name.end() :].lstrip().startswith("<arg_key>")):
+        yield call(name[0] if name else inside, {key: _value(text) for key, text in _ARGUMENT.findall(inside)})
     else:
         yield from calls_in(_loaded(inside))
 
