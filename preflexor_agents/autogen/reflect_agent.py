@@ -20,6 +20,7 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import InputError, PreflexorError
 from preflexor_agents.events import Event, RunFinished, TextDelta
 from preflexor_agents.reflection.perform import Control, Library
+from preflexor_agents.spans import traced
 
 DESCRIPTION = "Answers questions in rounds of thinking, critique and revision, and keeps the better answer."
 STATE = {"type": "ReflectAgentState", "version": "1.0.0"}
@@ -239,7 +240,7 @@ class ReflectAgent(BaseChatAgent, Component[ReflectAgentConfig]):
 
     async def _shown(self) -> AsyncGenerator[Event, None]:
         """The run's events, without the text of candidates that are written side by side with the first one."""
-        async with aclosing(play(self._transcript, self._table)) as events:
+        async with aclosing(traced(play(self._transcript, self._table), name=self.name)) as events:
             async for event in events:
                 if not isinstance(event, TextDelta) or event.candidate == 0:
                     yield event
