@@ -38,7 +38,7 @@ def test_a_killed_writer_leaves_whole_documents(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     Store.open(path).close()
     command = [sys.executable, "-c", WRITER, str(tmp_path / "docs"), str(path)]
-    for _ in range(6):
+    for _ in range(4):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             writer.stdout.read(rng.randrange(1, 1200))
