@@ -1,0 +1,86 @@
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.autogen.local_models import Counts
+
+Writer = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def write_model(tmp_path_factory: pytest.TempPathFactory) -> Writer:
+    """Writes a small GGUF file with the given properties, once for each set of them."""
+    pytest.importorskip("gguf", reason="needs the quantize extra")
+    from tests.fakes.tiny_gguf import write_gguf
+
+    folder = tmp_path_factory.mktemp("client-models")
+    written: dict[str, str] = {}
+
+    def write(properties: dict[str, Any], **more: Any) -> str:
+        key = repr(sorted({**properties, **more}.items()))
+        if key not in written:
+            written[key] = str(write_gguf(folder / f"{len(written)}.gguf", **{**properties, **more}))
+        return written[key]
+
+    return write
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
+    """What is loaded, made, freed and run in a test; at its end nothing may be left."""
+    from preflexor_agents.backends import local_model, model_file
+    from preflexor_agents.backends.decode import Decoder
+    from preflexor_agents.backends.model_cache import MODELS
+    from tests.autogen.local_models import Counts
+
+    found = Counts()
+    load, close, evaluate = model_file.load, Decoder.close, Decoder._evaluate
+    decoder, write = model_file.ModelFile.decoder, local_model.LocalModel.write
+
+    def counted_load(path: Path, *, vocabulary_only: bool = False) -> Any:
+        if vocabulary_only:
+            found.vocabularies += 1
+        else:
+            found.loads += 1
+            found.loaded_in.append(threading.current_thread())
+        return load(path, vocabulary_only=vocabulary_only)
+
+    def counted_decoder(self: Any, **settings: Any) -> Decoder:
+        made = decoder(self, **settings)
+        found.contexts += 1
+        return made
+
+    def counted_close(self: Decoder) -> None:
+        found.contexts -= bool(self._context)
+        close(self)
+
+    def counted_evaluate(self: Decoder, tokens: Any, cancel: Any) -> None:
+        found.decoded += len(tokens)
+        evaluate(self, tokens, cancel)
+
+    def counted_write(self: Any, prompt: Any, **settings: Any) -> Any:
+        with found.lock:
+            found.running += 1
+            found.most_running = max(found.most_running, found.running)
+            found.jobs.append(f"begin {settings['seed']}")
+        try:
+            return write(self, prompt, **settings)
+        finally:
+            with found.lock:
+                found.running -= 1
+                found.jobs.append(f"end {settings['seed']}")
+
+    monkeypatch.setattr(model_file, "load", counted_load)
+    monkeypatch.setattr(model_file.ModelFile, "decoder", counted_decoder)
+    monkeypatch.setattr(Decoder, "close", counted_close)
+    monkeypatch.setattr(Decoder, "_evaluate", counted_evaluate)
+    monkeypatch.setattr(local_model.LocalModel, "write", counted_write)
+    MODELS.free_idle()
+    before = threading.active_count()
+    yield found
+    MODELS.free_idle()
+    assert (len(MODELS), found.contexts, threading.active_count()) == (0, 0, before)
