@@ -77,7 +77,7 @@ class ClientBackend:
                     async for piece in pieces:
                         if isinstance(piece, CreateResult):
                             reply.end(piece)
-                            break
+                            continue  # clients count and log behind their last item
                         for delta in reply.add(piece):
                             yield delta
                         if reply.full:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, assert_never
 
@@ -133,7 +134,7 @@ class Turn(NamedTuple):
     """When the run began; names it."""
     at: int
     """Place of the first event in the run, text deltas not counted."""
-    events: list[Event]
+    events: tuple[Event, ...]
     question: str | None = None
     """What is asked, where the run has not begun."""
 
@@ -148,8 +149,15 @@ def turn_message(turn: Turn, *, source: str) -> TextMessage:
 
 def told(message: BaseChatMessage) -> Turn:
     """What a turn's last message tells; the inverse of `turn_message`."""
-    data = json.loads(message.metadata[TURN])
-    return Turn(data["run"], data["at"], [from_json(item) for item in data["events"]], data["question"])
+    return _turn(message.metadata[TURN])
+
+
+@lru_cache(maxsize=16)
+def _turn(text: str) -> Turn:
+    """Every participant of a team reads the same text."""
+    data = json.loads(text)
+    events = tuple(from_json(item) for item in data["events"])
+    return Turn(data["run"], data["at"], events, data["question"])
 
 
 class Transcript:
@@ -188,10 +196,10 @@ class Transcript:
     def tell(self, *, again: bool = False) -> Turn:
         """What the peers do not know yet; all of the run if `again`."""
         if self.started is None:
-            return Turn(_NO_RUN, 0, [], self.question)
+            return Turn(_NO_RUN, 0, (), self.question)
         at = 0 if again else self.shared
         self.shared = len(self.heard)
-        return Turn(self.started.started_at, at, self.heard[at:])
+        return Turn(self.started.started_at, at, tuple(self.heard[at:]))
 
     def to_json(self) -> dict[str, Any]:
         """The transcript as JSON values."""
