@@ -105,9 +105,9 @@ class Casting:
 
     async def _backend(self, player: Player) -> Backend:
         if isinstance(player, str):
-            from preflexor_agents.backends import open_backend
+            from preflexor_agents.backends.shared import open_shared
 
-            backend: Backend = await open_backend(player)
+            backend: Backend = await open_shared(player)
             self._owned.append(backend)
             return backend
         if isinstance(player, ComponentModel):
