@@ -28,6 +28,7 @@ from preflexor_agents.markup import Sections
 
 _events = logging.getLogger(EVENT_LOGGER_NAME)
 _trace = logging.getLogger(TRACE_LOGGER_NAME)
+NOT_JSON = "the answer is not JSON although a schema was asked for"
 _FRAMES: Mapping[Channel, tuple[str, str]] = {
     "thinking": ("<think>", "</think>"),
     "reflection": ("<|reflect|>", "<|/reflect|>"),
@@ -238,7 +239,8 @@ class LocalClient(ChatCompletionClient):
         if stream:
             for chunk in shown.rest(result):
                 yield chunk
-        self._log(result, log if not stream else {}, reply.notes)
+        odd = ask.schema is not None and isinstance(result.content, str) and not _is_json(result.content)
+        self._log(result, log if not stream else {}, (*reply.notes, *((NOT_JSON,) if odd else ())))
         yield result
 
     def _log(self, result: CreateResult, call: Mapping[str, Any], notes: tuple[str, ...]) -> None:
@@ -340,6 +342,14 @@ def _forced(reply: Reply) -> tuple[ChatCall, ...]:
     if calls or reply.finish_reason == "length":
         return calls
     raise BackendError(f"the model was told to call a tool and wrote {reply.text[:80]!r}; use another model")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sum(a: RequestUsage, b: RequestUsage) -> RequestUsage:

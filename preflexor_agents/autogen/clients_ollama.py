@@ -4,7 +4,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ollama
@@ -19,8 +19,9 @@ from autogen_core.models import (
     UserMessage,
 )
 
+from preflexor_agents.autogen.clients_plan import Ask, with_system
 from preflexor_agents.autogen.clients_tools import CallError
-from preflexor_agents.backends.chat import ChatTool
+from preflexor_agents.backends.chat import ChatTool, tools_in_words
 from preflexor_agents.backends.ollama import BYTES_PER_TOK, TURN_TOK
 from preflexor_agents.backends.ollama_prompt import control_strings, disarmed
 from preflexor_agents.errors import ConfigError
@@ -30,6 +31,7 @@ IMAGE_TOK = 768
 """Prompt tokens of an image: between 256 (Gemma 3) and over 1000 (Qwen 2.5 VL)."""
 OPTIONS = frozenset((*ollama.Options.model_fields, "min_p"))
 _SEES = re.compile(r"llava|moondream|minicpm-v|pixtral|vision|-vl\b|\dvl\b|gemma-?3:(?!1b|270m)|gemma-?3$|llama-?4\b")
+_HOW_TO_CALL = 'To call a function, reply only with JSON, one line for each call: {"name": NAME, "arguments": {...}}'
 _CONTROL = control_strings("")
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
 
@@ -77,6 +79,24 @@ def wire(messages: Sequence[LLMMessage], *, thinks: bool) -> list[dict[str, Any]
                     for result in message.content
                 ]
     return sent
+
+
+def in_words(ask: Ask) -> Ask:
+    """The same for a model whose template on the server knows no tools: they and their calls become text."""
+    turns: list[LLMMessage] = []
+    for message in ask.messages:
+        match message:
+            case AssistantMessage(content=list(calls)):
+                made = [{"name": c.name, "arguments": _arguments(c.arguments)} for c in calls]
+                lines = [message.thought or "", *(json.dumps(call, ensure_ascii=False) for call in made)]
+                turns.append(AssistantMessage(content="\n".join(filter(None, lines)), source=message.source))
+            case FunctionExecutionResultMessage():
+                results = "\n".join(f"Result of {r.name}: {r.content}" for r in message.content)
+                turns.append(UserMessage(content=results, source="tools"))
+            case _:
+                turns.append(message)
+    told = with_system(tuple(turns), f"{tools_in_words(ask.functions)}\n{_HOW_TO_CALL}")
+    return replace(ask, messages=told, functions=())
 
 
 def estimate_tok(sent: Sequence[Mapping[str, Any]], functions: Sequence[ChatTool]) -> int:

@@ -20,7 +20,15 @@ from pydantic import Field, SecretStr
 
 from preflexor_agents.autogen.clients_base import LocalClient, Reply
 from preflexor_agents.autogen.clients_config import ClientConfig, checked, masked, revealed
-from preflexor_agents.autogen.clients_ollama import Correction, FullSchemas, described, estimate_tok, known, wire
+from preflexor_agents.autogen.clients_ollama import (
+    Correction,
+    FullSchemas,
+    described,
+    estimate_tok,
+    in_words,
+    known,
+    wire,
+)
 from preflexor_agents.autogen.clients_plan import ANY_OBJECT, Ask, folded
 from preflexor_agents.autogen.clients_tools import CallError, functions
 from preflexor_agents.backends.base import Delta
@@ -107,6 +115,7 @@ class OllamaClient(LocalClient, Component[OllamaClientConfig]):
         self._follow_redirects = follow_redirects
         self._connection: tuple[asyncio.AbstractEventLoop, ollama.AsyncClient] | None = None
         self._json_think: tuple[Think] | None = None
+        self._knows_tools = True
         self._correction = Correction()
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
@@ -167,7 +176,7 @@ class OllamaClient(LocalClient, Component[OllamaClientConfig]):
             settings["think"] = await self._thinking_beside_json()
         reply = _Reply(structured=ask.schema is not None)
         try:
-            async with aclosing(self._pieces(ask, wire, settings, stream=stream)) as pieces:
+            async with aclosing(self._asked(ask, wire, settings, stream=stream)) as pieces:
                 async for piece in pieces:
                     for delta in reply.take(piece):
                         yield delta
@@ -184,6 +193,25 @@ class OllamaClient(LocalClient, Component[OllamaClientConfig]):
             prompt_tok=counted or self._correction.apply(estimate),
             notes=_cut(counted, estimate, context_tok=context_tok),
         )
+
+    async def _asked(
+        self, ask: Ask, wire: list[dict[str, Any]], settings: Mapping[str, Any], *, stream: bool
+    ) -> AsyncGenerator[Any, None]:
+        """What the server sends; asked again, with the tools in words, if the model's template there knows none."""
+        if self._knows_tools or not ask.functions:
+            try:
+                async with aclosing(self._pieces(ask, wire, settings, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except ollama.ResponseError as e:
+                if not ask.functions or "does not support tools" not in e.error:
+                    raise
+                self._knows_tools = False
+        told = in_words(ask)
+        async with aclosing(self._pieces(told, self._wire(told), settings, stream=stream)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _pieces(
         self, ask: Ask, wire: list[dict[str, Any]], settings: Mapping[str, Any], *, stream: bool

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -311,6 +312,24 @@ async def test_fifty_calls_at_once_are_answered_in_order_of_arrival(make: Make, 
     assert counts.jobs[2:] == [f"{what} {n}" for n in range(50) for what in ("begin", "end")]
     assert (counts.most_running, counts.loads, counts.contexts) == (1, 1, 1)
     assert threading.active_count() == threads
+
+
+async def test_calls_cancelled_at_any_moment_leave_nothing_behind(make: Make, counts: Counts) -> None:
+    client, moments = make(ENDLESS), random.Random(7)
+    await client.create(QUESTION, extra_create_args={"max_tokens": 1})
+    threads = threading.active_count()
+    for _ in range(100):
+        token, stream = CancellationToken(), moments.random() < 0.5
+        call = asyncio.ensure_future(asked(client, stream=stream, cancellation_token=token))
+        for _ in range(moments.randrange(60)):
+            await asyncio.sleep(0)
+        token.cancel() if moments.random() < 0.5 else call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    after = await client.create(QUESTION, extra_create_args={"max_tokens": 3})
+    assert after.content == "abc"
+    assert (threading.active_count(), counts.contexts, counts.running, counts.most_running) == (threads, 1, 0, 1)
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_calls_are_logged_with_their_tools(make: Make, caplog) -> None:

@@ -15,6 +15,8 @@ from autogen_core.logging import LLMCallEvent, LLMStreamEndEvent, LLMStreamStart
 from autogen_core.models import (
     AssistantMessage,
     ChatCompletionClient,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
     ModelFamily,
     RequestUsage,
     SystemMessage,
@@ -28,7 +30,7 @@ from preflexor_agents.autogen.clients_config import checked
 from preflexor_agents.autogen.clients_tools import CallError
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
 from tests.autogen.client_calls import ADD, MEASURE, QUESTION, Verdict, answer, asked, sent, streamed
-from tests.fakes.ollama_stub import Fault, Gate, OllamaStub, Reply, StubModel, says
+from tests.fakes.ollama_stub import Fault, Gate, OllamaStub, Replay, Reply, StubModel, says
 
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["create", "stream"])
 ADDED = ("add", {"x": 1, "y": 2})
@@ -154,6 +156,27 @@ async def test_a_model_that_will_not_call_is_an_error(stub, client) -> None:
     stub.script.extend([sent(answer("It is", done="length"))] * 2)
     cut = await client.create(QUESTION, tools=[ADD], tool_choice="required")
     assert (cut.content, cut.finish_reason) == ("It is", "length")
+
+
+@BOTH
+async def test_a_model_whose_template_knows_no_tools_is_told_of_them_in_words(stub, client, stream) -> None:
+    refusal = Replay(body='{"error":"registry.ollama.ai/library/tiny does not support tools"}', status=400)
+    call = '{"name": "add", "arguments": {"x": 1, "y": 2}}'
+    stub.script.extend([refusal, *[sent(answer(call, done="stop"))] * 2])
+    turns = list(QUESTION)
+    for _ in range(2):
+        result = await asked(client, stream=stream, messages=turns, tools=[ADD])
+        assert [(c.name, json.loads(c.arguments)) for c in result.content] == [ADDED]
+        done = FunctionExecutionResult(content="3", name="add", call_id=result.content[0].id, is_error=False)
+        turns += [
+            AssistantMessage(content=result.content, thought="Sum.", source="a"),
+            FunctionExecutionResultMessage(content=[done]),
+        ]
+    refused, first, second = bodies(stub)
+    assert (len(refused["tools"]), first.get("tools", []), second.get("tools", [])) == (1, [], [])
+    assert '"name": "add"' in first["messages"][0]["content"]
+    assert [m["content"] for m in second["messages"][-2:]] == [f"Sum.\n{call}", "Result of add: 3"]
+    assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
 
 
 @BOTH
