@@ -163,10 +163,13 @@ async def test_two_memories_without_a_name_do_not_clear_each_other(path):
     await second.close()
 
 
-async def test_a_memory_can_be_used_after_it_was_closed(memory):
+async def test_a_memory_closes_what_it_opened_and_can_be_used_again(memory):
     first = await sources(memory, TOUGHNESS)
+    opened = memory._shelf._store()
     await memory.close()
     await memory.close()
+    with pytest.raises(StoreError, match="is closed"):
+        opened.stats()
     assert await sources(memory, TOUGHNESS) == first
 
 

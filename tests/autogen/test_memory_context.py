@@ -119,6 +119,15 @@ async def test_a_turn_without_passages_has_no_block(memory):
     assert [len(blocks(m)) for m in await prompts(memory, ["nacre?", "?!", "silk?"])] == [1, 0, 1]
 
 
+async def test_a_block_is_no_question(memory):
+    made = await context(UserMessage(content="nacre?", source="user"))
+    await memory.update_context(made)
+    block = (await made.get_messages())[0]
+    alone = await context(block, AssistantMessage(content="It is tough.", source="assistant"))
+    assert (await memory.update_context(alone)).memories.results == []
+    assert [m.type for m in await alone.get_messages()] == ["AssistantMessage"]
+
+
 async def test_an_empty_context_stays_empty(memory):
     made = await context()
     assert (await memory.update_context(made)).memories.results == [] and await made.get_messages() == []
