@@ -6,7 +6,9 @@ import pytest
 
 from preflexor_agents.errors import InputError
 from preflexor_agents.store import Finding, Store, driver
+from preflexor_agents.store.driver import sqlite3
 from tests.store.checking import assert_sound
+from tests.store.test_store_crash import Failing, fail_everywhere, state
 
 TEETH = "Limpet teeth hold goethite fibres and reach a tensile strength of 4.9 GPa."
 
@@ -134,3 +136,23 @@ def test_a_store_from_before_findings_is_brought_up_to_date(library: Store) -> N
     copy = driver.connect(path.with_name(f"{path.name}.v1.bak"), mode="rw")
     assert copy.conn.execute("SELECT count(*) FROM document").fetchone()[0] == documents
     copy.close()
+
+
+def test_a_failure_at_any_statement_leaves_a_finding_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, plain = tmp_path / "a.db", sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: plain(*args, factory=Failing, **options))
+
+    def prepare() -> None:
+        with Store.open(path) as store:
+            store.clear_findings("notebook")
+            add(store, "Limpets graze.", owner="another")
+
+    prepare()
+    before = state(path)
+    failures, states = fail_everywhere(Failing, path, prepare, add)
+    assert failures > 10 and all(left == before for left in states)
+    whole = state(path)
+    failures, states = fail_everywhere(Failing, path, lambda: None, lambda store: store.clear_findings("notebook"))
+    assert failures > 5 and all(left == whole for left in states) and state(path) == before
