@@ -7,6 +7,7 @@ each run does not load it each time. While a model is held, one thread waits for
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -160,14 +161,14 @@ class ModelCache:
                 if isinstance(message, Release):
                     message.shared.users -= 1
                     message.shared.free_at = time.monotonic() + message.linger_s
-                taken = self._taken_out(
-                    before=float("inf") if isinstance(message, threading.Event) else time.monotonic()
-                )
+                now = float("inf") if isinstance(message, threading.Event) else time.monotonic()
+                taken = self._taken_out(before=now)
+            for shared in taken:
+                _free(shared)
+            with self._lock:
                 done = not self._shared and self._messages.empty()
                 if done:
                     self._waiting = None
-            for shared in taken:
-                _free(shared)
             if isinstance(message, threading.Event):
                 message.set()
 
@@ -184,7 +185,8 @@ MODELS = ModelCache()
 def _free(shared: Shared) -> None:
     with shared.lock:
         if shared.loading is not None:
-            shared.loading.worker.submit(discard, shared.loading.model)
+            with suppress(RuntimeError):  # the interpreter is ending, and the memory with it
+                shared.loading.worker.submit(discard, shared.loading.model)
             shared.loading.worker.shutdown()
         if shared.vocabulary is not None:
             shared.vocabulary.close()

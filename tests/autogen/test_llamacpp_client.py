@@ -260,9 +260,11 @@ async def test_cancelling_the_token_stops_the_decode_before_the_next_call(make: 
     call = asyncio.ensure_future(asked(client, stream=stream, cancellation_token=token, extra_create_args={"seed": 1}))
     while counts.decoded < 40:
         await asyncio.sleep(0)
-    threading.Thread(target=token.cancel).start()
+    caller = threading.Thread(target=token.cancel)
+    caller.start()
     with pytest.raises(asyncio.CancelledError):
         await call
+    caller.join()
     after = await client.create(QUESTION, extra_create_args={"max_tokens": 3, "seed": 2})
     assert after.content == "abc"
     assert counts.jobs == ["begin 1", "end 1", "begin 2", "end 2"]
