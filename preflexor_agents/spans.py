@@ -6,11 +6,11 @@ events pass through untouched. Spans hold names, numbers and failures; no questi
 
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from preflexor_agents import __version__
 from preflexor_agents.events import (
@@ -31,45 +31,61 @@ from preflexor_agents.events import (
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-T = TypeVar("T")
 _PROVIDERS = {"nano": "llama.cpp", "gguf": "llama.cpp"}
 _AFTER_THE_ROUNDS = ("integrate", "choose", "cite")
 
 
-def event_in(item: object) -> Event | None:
-    """The item itself if it is an event."""
-    return item if isinstance(item, Event) else None
-
-
-async def traced(
-    items: AsyncGenerator[T, None], *, name: str, event_of: Callable[[T], Event | None] = event_in
-) -> AsyncGenerator[T, None]:
-    """The items, unchanged; the events among them become spans of the host's current trace.
-
-    Spans that other instrumented code opens while it works for the run fall under the run's innermost open span.
+async def traced(events: AsyncGenerator[Event, None], *, name: str) -> AsyncGenerator[Event, None]:
+    """The events of one run, unchanged, which become spans of the host's current trace.
 
     Args:
-        items: of one run, or of the rest of one.
+        events: of a run, or of the rest of one.
         name: of who runs it.
-        event_of: the event that an item carries, if any.
     """
-    async with aclosing(items):
-        spans = _begin(name)
-        if spans is None:
-            async for item in items:
-                yield item
-            return
-        with spans:
+    spans = Spans()
+    with spans.run(name):
+        async with aclosing(spans.followed(events)) as followed:
+            async for event in followed:
+                yield event
+
+
+class Spans:
+    """The spans of one run after the other, for runs whose events come from several places.
+
+    Does nothing while no run is recorded.
+    """
+
+    def __init__(self) -> None:
+        self._run: _RunSpans | None = None
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[None]:
+        """While this holds, events belong to a run of that name; leaving it ends all its spans."""
+        with _begin(name) or nullcontext() as self._run:
+            try:
+                yield
+            finally:
+                self._run = None
+
+    def take(self, event: Event) -> None:
+        """Fold an event that happens now."""
+        if self._run is not None:
+            self._run.take(event)
+
+    async def followed(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """The events, unchanged, each taken when it happens.
+
+        Spans that other instrumented code opens while it works for them fall under the innermost open span.
+        """
+        async with aclosing(events):
             while True:
-                with spans.current():
+                with nullcontext() if self._run is None else self._run.current():
                     try:
-                        item = await anext(items)
+                        event = await anext(events)
                     except StopAsyncIteration:
                         return
-                event = event_of(item)
-                if event is not None:
-                    spans.take(event)
-                yield item
+                self.take(event)
+                yield event
 
 
 def _begin(name: str) -> "_RunSpans | None":

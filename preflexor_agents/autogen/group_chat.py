@@ -24,13 +24,12 @@ from preflexor_agents.autogen.fields import ComponentConfig, PlayerField, player
 from preflexor_agents.autogen.pauses import Pauses
 from preflexor_agents.autogen.playing import Table, stopped_by
 from preflexor_agents.autogen.terminations import RunEnd
-from preflexor_agents.autogen.transcript import TURN, ChatItem, Emit, Transcript, turn_message, watched
+from preflexor_agents.autogen.transcript import TURN, ChatItem, Emit, Transcript, turn_message
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import ConfigError, InputError
 from preflexor_agents.events import ROLES, Role
 from preflexor_agents.reflection.perform import Cast, Control, Library
 from preflexor_agents.reflection.protocol import next_step, role_of
-from preflexor_agents.spans import traced
 
 DESCRIPTION = "Answers a question in rounds of thinking, critique and revision, and keeps the better answer."
 
@@ -216,8 +215,8 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
         result = TaskResult(messages=[])
         self._answer = None
         stream = super().run_stream(task=task, output_task_messages=output_task_messages)
-        with stopped_by(cancellation_token, control):
-            async with aclosing(traced(_stopping(stream, control), name=self.name, event_of=watched)) as items:
+        with stopped_by(cancellation_token, control), self._table.spans.run(self.name):
+            async with aclosing(_stopping(stream, control)) as items:
                 async for item in items:
                     if isinstance(item, TaskResult):
                         result = item

@@ -16,6 +16,7 @@ from preflexor_agents.events import Event, Role, TextDelta
 from preflexor_agents.reflection.engine import begin, turn
 from preflexor_agents.reflection.perform import Control
 from preflexor_agents.reflection.protocol import next_step, role_of
+from preflexor_agents.spans import Spans
 
 COALESCE_S = 0.025
 """Text is given out at most this often: each message of a team costs more than a token does."""
@@ -30,6 +31,7 @@ class Table:
     emit: Emit = "events"
     control: Control = field(default_factory=Control)
     pauses: Pauses = field(default_factory=Pauses)
+    spans: Spans = field(default_factory=Spans)
 
 
 async def play(transcript: Transcript, table: Table, *, role: Role | None = None) -> AsyncGenerator[Event, None]:
@@ -46,6 +48,7 @@ async def play(transcript: Transcript, table: Table, *, role: Role | None = None
             return
         started = begin(transcript.question, cast=cast, config=table.config, store=table.casting.store)
         transcript.take(started)
+        table.spans.take(started)
         yield started
     performed = False
     while transcript.state is not None and transcript.started is not None:
@@ -62,8 +65,8 @@ async def play(transcript: Transcript, table: Table, *, role: Role | None = None
         await table.pauses.over(table.control.stop)
         started = table.pauses.without(transcript.started)
         events = turn(transcript.state, started, cast=cast, library=table.casting.library, control=table.control)
-        async with aclosing(events):
-            async for event in events:
+        async with aclosing(table.spans.followed(events)) as followed:
+            async for event in followed:
                 transcript.take(event)
                 yield event
 

@@ -20,7 +20,6 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import InputError, PreflexorError
 from preflexor_agents.events import Event, RunFinished, TextDelta
 from preflexor_agents.reflection.perform import Control, Library
-from preflexor_agents.spans import traced
 
 DESCRIPTION = "Answers questions in rounds of thinking, critique and revision, and keeps the better answer."
 STATE = {"type": "ReflectAgentState", "version": "1.0.0"}
@@ -225,7 +224,7 @@ class ReflectAgent(BaseChatAgent, Component[ReflectAgentConfig]):
             return
         teller = Teller(self.name, emit=self._table.emit)
         inner: list[ChatItem] = []
-        with stopped_by(token, self._table.control):
+        with stopped_by(token, self._table.control), self._table.spans.run(self.name):
             async with aclosing(coalesced(self._shown())) as events:
                 async for event in events:
                     message = teller.live(event)
@@ -240,7 +239,7 @@ class ReflectAgent(BaseChatAgent, Component[ReflectAgentConfig]):
 
     async def _shown(self) -> AsyncGenerator[Event, None]:
         """The run's events, without the text of candidates that are written side by side with the first one."""
-        async with aclosing(traced(play(self._transcript, self._table), name=self.name)) as events:
+        async with aclosing(play(self._transcript, self._table)) as events:
             async for event in events:
                 if not isinstance(event, TextDelta) or event.candidate == 0:
                     yield event

@@ -6,6 +6,8 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.base import ChatAgent
 from autogen_core.tools import FunctionTool
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -13,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from preflexor_agents.autogen.group_chat import reflection_team
+from preflexor_agents.autogen.group_chat import ReflectionGroupChat, reflection_team
 from preflexor_agents.autogen.reflect_agent import ReflectAgent
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import BackendError, PreflexorError
@@ -29,7 +31,7 @@ from preflexor_agents.events import (
 )
 from preflexor_agents.reflection.engine import run
 from preflexor_agents.spans import traced
-from tests.autogen.hosts import caller
+from tests.autogen.hosts import client, tool_call
 from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of
 
 OURS = ("reflect.run", "reflect.round", "reflect.stage", "chat")
@@ -302,12 +304,21 @@ async def test_the_rest_of_a_run_has_spans_of_its_own(spans):
     assert spans.tree() == [f"invoke_agent reflect > {path}" for path in rest]
 
 
-async def test_what_a_player_does_falls_under_the_round_it_does_it_in(spans):
+def agent_with(critic: ChatAgent) -> ReflectAgent:
+    return ReflectAgent("reflect", Voices(), roles={"critic": critic}, config=CONFIG)
+
+
+def team_with(critic: ChatAgent) -> ReflectionGroupChat:
+    return ReflectionGroupChat([critic], model=Voices(), config=CONFIG)
+
+
+@pytest.mark.parametrize("host", [agent_with, team_with])
+async def test_what_a_player_does_falls_under_the_round_it_does_it_in(spans, host):
     tool = FunctionTool(look_up, description="Looks a number up.")
-    agent = ReflectAgent("reflect", Voices(), roles={"critic": caller(tool, "look_up", QUESTION)}, config=CONFIG)
-    await agent.run(task=QUESTION)
+    critic = AssistantAgent("critic", client(tool_call("look_up", task=QUESTION)), tools=[tool])
+    await host(critic).run(task=QUESTION)
     (used,) = spans.named("execute_tool")
-    assert spans.path(used).startswith("invoke_agent reflect > reflect.run > 2 > ")
+    assert "reflect.run > 2 > " in spans.path(used)
 
 
 async def look_up(task: str) -> str:
@@ -323,21 +334,23 @@ def test_nothing_is_imported_for_it():
 
 
 UNTRACED = """
-import asyncio, sys
-from preflexor_agents.spans import traced
+import asyncio
+from preflexor_agents.events import Steered
+from preflexor_agents.spans import _RunSpans, traced
 %s
-async def items():
-    for n in range(3):
-        yield n
-def event_of(item):
+async def events():
+    for text in "abc":
+        yield Steered(text=text)
+def take(self, event):
     raise AssertionError("looked at although nobody records")
+_RunSpans.take = take
 async def main():
-    return [n async for n in traced(items(), name="x", event_of=event_of)]
+    return "".join([e.text async for e in traced(events(), name="x")])
 print(asyncio.run(main()))
 """
 
 
 @pytest.mark.parametrize("first", ["", "import opentelemetry.trace"])
-def test_without_a_tracer_provider_the_items_pass_untouched(first):
+def test_without_a_tracer_provider_the_events_pass_untouched(first):
     done = subprocess.run([sys.executable, "-c", UNTRACED % first], capture_output=True, text=True, check=True)
-    assert done.stdout == "[0, 1, 2]\n"
+    assert done.stdout == "abc\n"
