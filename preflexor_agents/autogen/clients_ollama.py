@@ -57,6 +57,12 @@ def known(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     return dict(options)
 
 
+def broken_up(sent: Sequence[Mapping[str, Any]], messages: Sequence[LLMMessage]) -> bool:
+    """Whether `wire` had to break up control strings."""
+    given = [text for message in messages for text in _texts(message)]
+    return any(text and text not in given for m in sent for text in (m.get("content"), m.get("thinking")))
+
+
 def wire(messages: Sequence[LLMMessage], *, thinks: bool) -> list[dict[str, Any]]:
     """The messages of /api/chat.
 
@@ -143,6 +149,17 @@ class FullSchemas(ollama.AsyncClient):
     async def _request(self, *args: Any, **request: Any) -> Any:
         request["json"] = {**request["json"], "tools": self._tools}
         return await super()._request(*args, **request)
+
+
+def _texts(message: LLMMessage) -> list[str]:
+    match message:
+        case AssistantMessage():
+            return [message.thought or "", message.content if isinstance(message.content, str) else ""]
+        case FunctionExecutionResultMessage():
+            return [result.content for result in message.content]
+        case UserMessage() if not isinstance(message.content, str):
+            return ["\n".join(part for part in message.content if isinstance(part, str))]
+    return [str(message.content)]
 
 
 def _instructions(text: str) -> str:

@@ -23,6 +23,7 @@ from preflexor_agents.autogen.clients_config import ClientConfig, checked, maske
 from preflexor_agents.autogen.clients_ollama import (
     Correction,
     FullSchemas,
+    broken_up,
     described,
     estimate_tok,
     in_words,
@@ -36,6 +37,7 @@ from preflexor_agents.backends.calls import call
 from preflexor_agents.backends.chat import ChatCall
 from preflexor_agents.backends.ollama import BYTES_PER_TOK, ENDED_EARLY
 from preflexor_agents.backends.ollama_model import CONTEXT_TOK
+from preflexor_agents.backends.ollama_prompt import NEUTRALISED
 from preflexor_agents.backends.ollama_server import FAILURES, READ_S, connect, failure, server_url
 from preflexor_agents.errors import BackendError, ConfigError
 from preflexor_agents.markup import SectionParser
@@ -191,7 +193,10 @@ class OllamaClient(LocalClient, Component[OllamaClientConfig]):
             self._correction.learn(estimate, counted, context_tok=context_tok)
         yield reply.whole(
             prompt_tok=counted or self._correction.apply(estimate),
-            notes=_cut(counted, estimate, context_tok=context_tok),
+            notes=(
+                *_cut(counted, estimate, context_tok=context_tok),
+                *((NEUTRALISED,) if broken_up(wire, ask.messages) else ()),
+            ),
         )
 
     async def _asked(
