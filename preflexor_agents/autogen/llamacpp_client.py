@@ -188,27 +188,26 @@ class LlamaCppClient(LocalClient, Component[LlamaCppClientConfig]):
                 shown=model.text.call_marks if ask.functions else {},
             )
 
-        backend = await self._held().backend()
-        async with aclosing(backend.run(write)) as items:
-            async for item in items:
-                if isinstance(item, Delta):
-                    yield item
-                    continue
-                yield Reply.of(
-                    item.sections,
-                    finish_reason=item.finish_reason,
-                    prompt_tok=item.usage.prompt,
-                    generated_tok=item.usage.generated,
-                    notes=item.notes,
-                )
+        self._held()
+        lease = self._hold()  # for the length of the call, whoever closes the client meanwhile
+        try:
+            backend = await lease.backend()
+            async with aclosing(backend.run(write)) as items:
+                async for item in items:
+                    yield item if isinstance(item, Delta) else _told(item)
+        finally:
+            lease.release(self._config.keep_alive)
 
     def _held(self) -> Lease:
         """This client's hold on the model, until it is closed or forgotten."""
         if self._lease is None:
-            self._lease = MODELS.lease(self._path, context_tok=self._config.n_ctx, threads=self._config.n_threads)
+            self._lease = self._hold()
             self._release = weakref.finalize(self, self._lease.release, self._config.keep_alive)
             self._release.atexit = False
         return self._lease
+
+    def _hold(self) -> Lease:
+        return MODELS.lease(self._path, context_tok=self._config.n_ctx, threads=self._config.n_threads)
 
     def _changed(self, extra: Mapping[str, Any]) -> LlamaCppOptions:
         """The client's options, with what `extra_create_args` changes."""
@@ -258,6 +257,16 @@ def _text(message: UserMessage) -> str:
     if any(isinstance(part, Image) for part in message.content):
         raise CallError("a model in this process reads no images; remove the image, or use OllamaClient")
     return "\n".join(str(part) for part in message.content)
+
+
+def _told(written: "Written") -> Reply:
+    return Reply.of(
+        written.sections,
+        finish_reason=written.finish_reason,
+        prompt_tok=written.usage.prompt,
+        generated_tok=written.usage.generated,
+        notes=written.notes,
+    )
 
 
 def _logged(turn: ChatTurn) -> dict[str, Any]:

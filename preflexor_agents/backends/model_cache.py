@@ -86,8 +86,13 @@ class Lease:
                 from preflexor_agents.backends import model_file
                 from preflexor_agents.backends.model_text import ModelText
 
-                shared.vocabulary = model_file.load(shared.key.path, vocabulary_only=True)
-                shared.text = ModelText(shared.vocabulary)
+                file = model_file.load(shared.key.path, vocabulary_only=True)
+                try:
+                    shared.text = ModelText(file)
+                except ModelError as e:
+                    file.close()
+                    raise ModelError(f"{shared.key.path}: {e}") from None
+                shared.vocabulary = file
             return shared.text
 
     def release(self, linger_s: float) -> None:

@@ -98,6 +98,22 @@ async def test_a_closed_client_can_be_used_again(write_model, counts) -> None:
     assert counts.loads == 2
 
 
+async def test_a_client_that_is_closed_during_a_call_still_answers_it(write_model, counts) -> None:
+    client = LlamaCppClient(write_model(TALKS), n_threads=1, keep_alive=0)
+    call = asyncio.ensure_future(client.create(QUESTION))
+    await asyncio.sleep(0)
+    await client.close()
+    assert (await call).content == "yes it holds"
+
+
+def test_a_broken_template_is_told_with_its_file_and_leaves_nothing(write_model, counts) -> None:
+    client = LlamaCppClient(write_model(TALKS, chat_template="{% if %}"), n_threads=1)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"\.gguf: the model's chat template is broken"):
+            client.count_tokens(QUESTION)
+    asyncio.run(client.close())
+
+
 async def test_counting_tokens_reads_the_vocabulary_alone(write_model, counts) -> None:
     client = LlamaCppClient(write_model(TALKS), n_threads=1)
     before = client.count_tokens(QUESTION)
