@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_dialogues() -> None:
 def test_dialogues_of_an_episode_share_their_passages() -> None:
     for stage in (0, 1, 2):
         for made in episodes(50, stage=stage):
-            assert 4 <= len(made.dialogues) <= 8
+            assert 8 <= len(made.dialogues) <= 14
             assert len({passages(d) for d in made.dialogues}) == 1
             assert all(d.messages[0].content == prompts.SYSTEM for d in made.dialogues)
 

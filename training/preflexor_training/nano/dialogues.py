@@ -62,14 +62,14 @@ MIX: tuple[dict[str, float], ...] = (
     },
 )
 """Shares of the tasks per stage."""
-LIBRARY_SHARE = (0.15, 0.6, 0.65)
+LIBRARY_SHARE = (0.15, 0.9, 0.9)
 """Share of episodes about the library's notes per stage; the others are about made-up materials."""
 EMPTY_SHARE = 0.01
 """Share of episodes without any passage, in the last stage."""
 
 
 def episode(rng: random.Random, *, split: Split, stage: int) -> Episode:
-    """Four to eight dialogues over the same passages.
+    """Eight to fourteen dialogues over the same passages.
 
     Args:
         rng: every choice comes from here.
@@ -82,7 +82,7 @@ def episode(rng: random.Random, *, split: Split, stage: int) -> Episode:
         world = library(rng, split=split)
     else:
         world = made_up(rng, split=split, stage=stage, known=names())
-    tasks = rng.choices(list(MIX[stage]), list(MIX[stage].values()), k=rng.randint(4, 8))
+    tasks = rng.choices(list(MIX[stage]), list(MIX[stage].values()), k=rng.randint(8, 14))
     return Episode(tuple(_dialogue(rng, task, world, split=split, stage=stage) for task in tasks))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import llama_cpp
 
@@ -28,6 +28,13 @@ from preflexor_training.nano.scoring import Reply, names_first, states, wilson
 from preflexor_training.nano.tokenizer import END, chat_text
 
 CONTEXT_TOK, REPLY_TOK = 2048, 200
+
+
+class Voice(Protocol):
+    """Whatever answers a prompt."""
+
+    def reply(self, messages: Sequence[Message], *, given: str = "") -> Reply:
+        """The rest of the reply that `given` begins."""
 
 
 class Speaker:
@@ -78,7 +85,7 @@ class Score:
         return {**shares, "wrong": self.wrong[:12]}
 
 
-def score_dialogues(speaker: Speaker, *, count: int, seed: int = 99) -> dict[str, Score]:
+def score_dialogues(speaker: Voice, *, count: int, seed: int = 99) -> dict[str, Score]:
     """Held-out made-up dialogues, up to `count` of each task."""
     rng = random.Random(seed)
     scores: dict[str, Score] = {}
@@ -95,7 +102,7 @@ def score_dialogues(speaker: Speaker, *, count: int, seed: int = 99) -> dict[str
     return {task: score for task, score in sorted(scores.items()) if score.of}
 
 
-def _score_dialogue(speaker: Speaker, dialogue: Dialogue, score: Score) -> None:
+def _score_dialogue(speaker: Voice, dialogue: Dialogue, score: Score) -> None:
     reply = speaker.reply(dialogue.messages, given=dialogue.given)
     expected = Reply(dialogue.completion, ended=True)
     exact = reply.ended and reply.text == dialogue.completion
@@ -135,7 +142,7 @@ def _shown(messages: Sequence[Message], reply: Reply, expected: str) -> dict[str
 
 
 def score_library(
-    speaker: Speaker, questions: Sequence[Question], *, retrieve: Callable[[str], Sequence[Passage]]
+    speaker: Voice, questions: Sequence[Question], *, retrieve: Callable[[str], Sequence[Passage]]
 ) -> dict[str, Score]:
     """Questions about the shipped library, per kind, with the passages that `retrieve` finds."""
     scores: dict[str, Score] = {}

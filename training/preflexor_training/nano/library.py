@@ -58,11 +58,11 @@ def library(rng: random.Random, *, split: Split) -> World:
     rng.shuffle(chosen)
     world = _world(rng, chosen)
     roll = rng.random()
-    if roll < 0.35:
+    if roll < 0.7:
         return world
-    if roll < 0.8:
+    if roll < 0.93:
         world = _permuted(rng, world)
-    if roll < 0.65:
+    if roll < 0.87:
         return world
     return _renamed(rng, world, split=split)
 

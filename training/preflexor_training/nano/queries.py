@@ -33,8 +33,8 @@ class Query:
 
 KINDS: tuple[dict[str, float], ...] = (
     {"single": 95, "unanswerable": 5},
-    {"single": 58, "comparison": 22, "unanswerable": 15, "reverse": 5},
-    {"single": 45, "comparison": 27, "unanswerable": 24, "reverse": 4},
+    {"single": 72, "comparison": 12, "unanswerable": 13, "reverse": 3},
+    {"single": 60, "comparison": 17, "unanswerable": 20, "reverse": 3},
 )
 """Shares of the kinds of question per stage."""
 

@@ -25,6 +25,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from preflexor_training.nano.batches import Forest, Mix, encode, forests, join, plant
 from preflexor_training.nano.dialogues import episode
 from preflexor_training.nano.forward import hidden_states, round_up
+from preflexor_training.nano.group import Group, join_group
 from preflexor_training.nano.model import copy_accuracy, load_model, new_model
 from preflexor_training.nano.recipe import Recipe
 from preflexor_training.nano.scoring import CLOSE
@@ -71,12 +72,13 @@ def predict(model: LlamaForCausalLM, forest: Forest) -> Predictions:
 
 def train(recipe: Recipe, *, out: Path, device: str = "cpu", resume: bool = False) -> Path:
     """Run the recipe and return the folder of the trained model."""
+    group = join_group()
     torch.manual_seed(recipe.seed)
-    rng = random.Random(recipe.seed)
+    rng = random.Random(recipe.seed + group.rank)
     state = State()
     if resume:
         state = State(**json.loads((out / "state.json").read_text(encoding="utf-8")))
-        rng = random.Random(f"{recipe.seed} from step {state.step}")
+        rng = random.Random(f"{recipe.seed + group.rank} from step {state.step}")
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(out / "model")
         model = load_model(out / "model")
     else:
@@ -107,7 +109,9 @@ def train(recipe: Recipe, *, out: Path, device: str = "cpu", resume: bool = Fals
         weights=recipe.weights,
     )
     source = forests(lambda r: episode(r, split="train", stage=_stage(state, recipe)), tokenizer, rng, mix=mix)
-    _loop(model, optimizers, source, recipe=recipe, state=state, probes=probes, out=out, tokenizer=tokenizer)
+    _loop(
+        model, optimizers, source, recipe=recipe, state=state, probes=probes, out=out, tokenizer=tokenizer, group=group
+    )
     return out / "model"
 
 
@@ -121,27 +125,31 @@ def _loop(
     probes: "Probes",
     out: Path,
     tokenizer: PreTrainedTokenizerBase,
+    group: Group,
 ) -> None:
     tally = Tally()
     begun, before = time.monotonic(), state.seconds
     logged = probed = saved = begun
-    while (progress := state.progress(recipe)) < 1:
+    while (progress := group.agree(state.progress(recipe))) < 1:
         forest = next(source)
         rate = recipe.learning_rate * _schedule(state.step, progress, recipe)
         found = predict(model, forest)
         weight = torch.from_numpy(forest.weight).to(model.device)
         torch.autograd.backward((found.loss * weight).sum() / weight.sum())
+        group.average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
+            for part in optimizer.param_groups:
+                part["lr"] = rate * part["share"]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         tally.add(forest, found)
         now = time.monotonic()
         state.step += 1
-        state.tokens += len(forest.ids)
+        state.tokens += len(forest.ids) * group.size
         state.seconds = before + now - begun
+        if group.rank:
+            continue
         if now - logged > LOG_EVERY_S:
             _write_log(out, {**dataclasses.asdict(state), "lr": round(rate, 6), **tally.report()})
             tally, logged = Tally(), now
@@ -151,8 +159,9 @@ def _loop(
         if now - saved > SAVE_EVERY_S:
             _save(out, model, optimizers, tokenizer, state)
             saved = time.monotonic()
-    _save(out, model, optimizers, tokenizer, state)
-    _write_log(out, {"step": state.step, "heldout_exact": probes.run(model), "ended": True})
+    if group.rank == 0:
+        _save(out, model, optimizers, tokenizer, state)
+        _write_log(out, {"step": state.step, "heldout_exact": probes.run(model), "ended": True})
 
 
 def _schedule(step: int, progress: float, recipe: Recipe) -> float:
