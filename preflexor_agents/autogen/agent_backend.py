@@ -20,7 +20,7 @@ from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Usage
 from preflexor_agents.markup import SectionParser, parse
-from preflexor_agents.prompts import Message
+from preflexor_agents.prompts import DRAFT, REFLECT, TAG_HINT, Message
 
 OWN_SAMPLING = "sampling and seed are the agent's own"
 
@@ -28,7 +28,8 @@ OWN_SAMPLING = "sampling and seed are the agent's own"
 class AgentBackend:
     """Asks an agent, one call after the other, each time as it was before the first call.
 
-    The agent keeps its own instructions, tools and memory; our system turn is not sent.
+    The agent keeps its own instructions, tools and memory; our system turn is not sent. Only where it is to think is it
+    told how to mark its thinking.
     """
 
     context_tok = 0
@@ -43,14 +44,16 @@ class AgentBackend:
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         """Stream one reply; see `Backend.generate`."""
         turns, notes = quoted(request, hint=False)
-        prompt = "\n\n".join(turn["content"] for turn in turns if turn["role"] != "system")
+        parts = [turn["content"] for turn in turns if turn["role"] != "system"]
+        if request.thinking is None and parts[-1].endswith((DRAFT, REFLECT)):
+            parts.append(TAG_HINT.strip())
         heard = _Heard(notes=(*notes, OWN_SAMPLING))
         token = CancellationToken()
         try:
             async with self._one_at_a_time:
                 with failures_of(self.spec):
                     await self._forget()
-                    message = TextMessage(content=prompt, source="user")
+                    message = TextMessage(content="\n\n".join(parts), source="user")
                     async with aclosing(self.agent.on_messages_stream([message], token)) as stream:
                         async for item in stream:
                             for delta in heard.take(item):

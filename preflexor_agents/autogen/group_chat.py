@@ -270,7 +270,13 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
         return {**state, "saved_at": time.time(), "pauses": list(self._table.pauses.spans)}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved run; the time since then does not count against its budget."""
+        """Take up a saved run; the time since then does not count against its budget.
+
+        Raises:
+            InputError: it is not the state of such a team.
+        """
+        if "saved_at" not in state:
+            raise InputError(f"{self.name} can load only what a ReflectionGroupChat has saved")
         await super().load_state(state)
         spans = self._table.pauses.spans
         spans[:] = [*(tuple(span) for span in state["pauses"]), (state["saved_at"], time.time())]

@@ -31,16 +31,16 @@ class Pauses:
             self._going.set()
 
     async def over(self, stop: asyncio.Event) -> None:
-        """Wait until the run may go on, or is to stop."""
-        if self._going.is_set() or stop.is_set():
-            return
-        waits = [asyncio.create_task(event.wait()) for event in (self._going, stop)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        """Wait until the run may go on, or is to stop; that ends the pause, too."""
+        if not self._going.is_set() and not stop.is_set():
+            waits = [asyncio.create_task(event.wait()) for event in (self._going, stop)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waits:
+                    task.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+        self.end()
 
     def without(self, started: RunStarted) -> RunStarted:
         """The run as if it had begun later, by the pauses since its beginning."""

@@ -158,6 +158,7 @@ class ReflectAgent(BaseChatAgent, Component[ReflectAgentConfig]):
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forget the conversation and the run."""
         self._forget()
+        self._table.pauses.end()
 
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
         """Hold the run before its next step; the pause does not count against its budget."""

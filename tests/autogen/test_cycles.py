@@ -17,7 +17,7 @@ from preflexor_agents.autogen.group_chat import ReflectionGroupChat
 from preflexor_agents.autogen.reflect_agent import ReflectAgent
 from preflexor_agents.reflection.perform import Control
 from tests.autogen.hosts import Peer
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Shelf, Voices
+from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Shelf, Voices, with_teams
 
 Made = tuple[TaskRunner, Control]
 pytestmark = pytest.mark.slow
@@ -90,9 +90,9 @@ async def by_leaving(made: TaskRunner, control: Control, n: int) -> None:
     ("make", "ways", "cycles", "most_ticks"),
     [
         (agent, (by_token, by_task, by_stop, by_leaving), 450, 180),
-        (group_chat, (by_token, by_task, by_stop, by_leaving), 250, 320),
+        pytest.param(group_chat, (by_token, by_task, by_stop, by_leaving), 250, 320, marks=with_teams),
         (agent_in_a_team, (by_token, by_stop), 200, 200),
-        (group_chat_in_a_team, (by_token, by_stop), 100, 320),
+        pytest.param(group_chat_in_a_team, (by_token, by_stop), 100, 320, marks=with_teams),
     ],
 )
 async def test_runs_broken_off_at_any_moment_leave_nothing_behind(make, ways, cycles, most_ticks):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from autogen_agentchat.conditions import SourceMatchTermination
 from autogen_agentchat.messages import BaseChatMessage, ModelClientStreamingChunkEvent, TextMessage
-from autogen_core import CancellationToken
+from autogen_core import CancellationToken, SingleThreadedAgentRuntime
 
 from preflexor_agents.autogen.group_chat import ReflectionGroupChat, reflection_team
 from preflexor_agents.autogen.transcript import watched
@@ -14,7 +14,21 @@ from preflexor_agents.errors import InputError
 from preflexor_agents.events import Event, RoundStarted, RunStarted, StepFinished, StepStarted
 from preflexor_agents.reflection import engine
 from preflexor_agents.reflection.perform import Control
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of, end_of, told, written
+from tests.autogen.voices import (
+    ANSWER,
+    CONFIG,
+    QUESTION,
+    Gate,
+    Shelf,
+    Voices,
+    cast_of,
+    end_of,
+    told,
+    with_teams,
+    written,
+)
+
+pytestmark = with_teams
 
 
 async def chat(team: ReflectionGroupChat, task: str | None = QUESTION) -> list[Event]:
@@ -262,3 +276,29 @@ async def test_the_last_words_of_another_agent_are_a_question_like_any_other():
     earlier = (await ReflectionGroupChat(model=Voices(), config=CONFIG).run(task=QUESTION)).messages[-1]
     result = await ReflectionGroupChat(model=Voices(), config=CONFIG, name="second").run(task=earlier)
     assert result.messages[-1].source == "second" and result.messages[-1].to_text() == ANSWER
+
+
+async def test_a_state_of_another_team_is_refused():
+    with pytest.raises(InputError, match="only what a ReflectionGroupChat has saved"):
+        await ReflectionGroupChat(model=Voices()).load_state({"type": "TeamState", "agent_states": {}})
+
+
+async def test_it_lives_in_a_runtime_of_the_users():
+    runtime = SingleThreadedAgentRuntime()
+    team = ReflectionGroupChat(model=Voices(), config=CONFIG, runtime=runtime)
+    runtime.start()
+    for question in (QUESTION, "And bone?"):
+        assert end_of(await chat(team, question)).answer == ANSWER
+    await runtime.stop_when_idle()
+
+
+async def test_a_run_cancelled_in_a_pause_ends_and_the_next_one_is_not_paused():
+    gate, token = Gate("critique"), CancellationToken()
+    team = reflection_team(cast_of(Voices(hold=gate)), config=CONFIG)
+    task = asyncio.create_task(team.run(task=QUESTION, cancellation_token=token))
+    await gate.reached.wait()
+    await team.pause()
+    gate.open.set()
+    token.cancel()
+    assert (await task).stop_reason == "cancelled"
+    assert end_of(await chat(team)).answer == ANSWER

@@ -18,9 +18,11 @@ from preflexor_agents.autogen.reflect_agent import ReflectAgent
 from preflexor_agents.autogen.transcript import watched
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import RunStarted, StepFinished
+from preflexor_agents.prompts import TAG_HINT
 from tests.autogen.hosts import Peer, caller, client, texts, tool_call
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices
+from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, with_teams
 
+pytestmark = with_teams
 CRITIC = "Wrong number, says another. Verdict: revise"
 
 
@@ -164,9 +166,15 @@ async def test_every_role_can_be_played_by_other_peoples_agents():
         "judge": ("Better: B", "Better: A", "Better: tie", "Better: tie"),
         "integrator": ("Merged.",),
     }
-    agents = [AssistantAgent(role, client(*words)) for role, words in says.items()]
+    models = {role: client(*words) for role, words in says.items()}
+    agents = [AssistantAgent(role, model) for role, model in models.items()]
     result = await ReflectionGroupChat(agents, config=CONFIG).run(task=QUESTION)
     assert result.messages[-1].to_text() == ANSWER
+    prompts_of = {role: [call["messages"][-1].content for call in m.create_calls] for role, m in models.items()}
+    told_to_mark = {role: [TAG_HINT.strip() in text for text in texts] for role, texts in prompts_of.items()}
+    assert told_to_mark["thinker"] == [True, False] and not any(
+        any(t) for r, t in told_to_mark.items() if r != "thinker"
+    )
 
 
 async def test_another_agents_failure_is_a_step_that_failed():

@@ -21,7 +21,7 @@ from preflexor_agents.autogen.terminations import ScoreTermination
 from preflexor_agents.config import paper
 from preflexor_agents.errors import ConfigError
 from tests.autogen.hosts import client
-from tests.autogen.voices import CONFIG, QUESTION, Voices
+from tests.autogen.voices import CONFIG, QUESTION, Voices, with_teams
 
 AGENT = "preflexor_agents.autogen.ReflectAgent"
 TEAM = "preflexor_agents.autogen.ReflectionGroupChat"
@@ -55,6 +55,7 @@ def test_an_agent_comes_back_from_its_config_whole():
     assert as_json(load_component(dumped, expected=ChatAgent)) == dumped
 
 
+@with_teams
 def test_a_group_chat_comes_back_from_its_config_whole():
     made = ReflectionGroupChat(
         [AssistantAgent("critic", client("x")), RoleAgent("judge", "gguf:" + __file__), RoleAgent("reviser")],
@@ -81,6 +82,7 @@ async def test_a_loaded_agent_opens_its_client_at_the_first_run_and_closes_it():
         await made.on_reset(None)
 
 
+@with_teams
 async def test_a_loaded_group_chat_runs():
     made = ReflectionGroupChat([AssistantAgent("critic", client("Wrong. Verdict: revise"))], model=client(*WORDS))
     dumped = as_json(made)
@@ -233,6 +235,7 @@ def guarded(monkeypatch):
     monkeypatch.delenv(ENV, raising=False)
 
 
+@with_teams
 async def test_everything_loads_where_autogen_keeps_a_list_of_its_own(guarded):
     made = ReflectionGroupChat(
         [RoleAgent("critic", client("Wrong. Verdict: revise"))],

@@ -22,8 +22,9 @@ from preflexor_agents.autogen.reflect_agent import ReflectAgent
 from preflexor_agents.autogen.transcript import watched
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import BackendError, InputError, PreflexorError
-from preflexor_agents.events import Event, StepFinished, TextDelta
+from preflexor_agents.events import Cited, Event, StepFinished, TextDelta
 from preflexor_agents.reflection import engine
+from preflexor_agents.store import Store
 from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of, told, with_ids, written
 
 
@@ -287,6 +288,31 @@ async def test_a_paused_run_can_be_cancelled():
     gate.open.set()
     token.cancel()
     assert (await task).messages[-1].metadata["stop_reason"] == "cancelled"
+
+
+async def test_a_token_may_be_cancelled_from_another_thread():
+    gate, token = Gate("critique"), CancellationToken()
+    task = asyncio.create_task(agent(Voices(hold=gate)).run(task=QUESTION, cancellation_token=token))
+    await gate.reached.wait()
+    await asyncio.to_thread(token.cancel)
+    assert (await task).messages[-1].metadata["stop_reason"] == "cancelled"
+
+
+async def test_a_store_named_by_its_path_is_opened_searched_and_closed(tmp_path):
+    note = tmp_path / "nacre.md"
+    note.write_text("# Nacre\n\nNacre has a fracture toughness of 4.5 MPa m^0.5.\n", encoding="utf-8")
+    path = tmp_path / "store.db"
+    store = Store.open(path, embedder="hash")
+    store.ingest([note])
+    store.close()
+    made = agent(store=str(path))
+    items, _ = await stream(made, asked())
+    assert any("fracture toughness" in m.content for i in items if isinstance(i, MemoryQueryEvent) for m in i.content)
+    cited = next(e for e in map(watched, items) if isinstance(e, Cited))
+    assert cited.citations and cited.citations[0].source.endswith("nacre.md")
+    await made.close()
+    assert (await made.run(task="And bone?")).messages[-1].to_text() == ANSWER
+    await made.close()
 
 
 async def test_a_reset_agent_knows_nothing_of_the_conversation():

@@ -14,7 +14,7 @@ from preflexor_agents.autogen.reflect_agent import ReflectAgent
 from preflexor_agents.autogen.terminations import BudgetTermination, ConvergenceTermination, ScoreTermination
 from preflexor_agents.errors import ConfigError
 from tests.autogen.hosts import Peer
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Voices
+from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Voices, with_teams
 
 
 def text(tokens: int = 0, **metadata: str) -> TextMessage:
@@ -42,6 +42,7 @@ async def test_a_run_that_has_not_converged_goes_on():
     assert "'peer' answered" in str((await team.run(task=QUESTION)).stop_reason)
 
 
+@with_teams
 async def test_a_score_ends_a_group_chat_with_the_answer_that_won_it():
     voices = Voices()
     team = ReflectionGroupChat(model=voices, config=CONFIG, termination_condition=ScoreTermination(0.9))
@@ -50,6 +51,7 @@ async def test_a_score_ends_a_group_chat_with_the_answer_that_won_it():
     assert result.messages[-1].to_text() == ANSWER and "integrate" not in voices.stages
 
 
+@with_teams
 async def test_a_score_below_the_threshold_does_not_end_it():
     team = ReflectionGroupChat(
         model=Voices({"judge": "no such words"}), config=CONFIG, termination_condition=ScoreTermination(0.9)

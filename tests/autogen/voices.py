@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from autogen_agentchat.messages import TextMessage
+from autogen_agentchat.teams import BaseGroupChat
 
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Completion, Delta, Request
@@ -45,6 +46,10 @@ ANSWER = "It is 4.5."
 """What a run with these words comes to: the merged answer is as good, and only a better one is taken."""
 
 with_ids = pytest.mark.skipif("id" not in TextMessage.model_fields, reason="messages have ids since AutoGen 0.6")
+
+with_teams = pytest.mark.skipif(
+    not hasattr(BaseGroupChat, "name"), reason="teams are made differently before AutoGen 0.7"
+)
 
 
 def stage_of(request: Request) -> str:
