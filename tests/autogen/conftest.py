@@ -37,6 +37,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
     from preflexor_agents.backends.model_cache import MODELS
     from tests.autogen.local_models import Counts
 
+    MODELS.free_idle()  # what earlier tests have left behind is not of this one
     found = Counts()
     load, close, evaluate = model_file.load, Decoder.close, Decoder._evaluate
     decoder, write = model_file.ModelFile.decoder, local_model.LocalModel.write
@@ -79,7 +80,6 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
     monkeypatch.setattr(Decoder, "close", counted_close)
     monkeypatch.setattr(Decoder, "_evaluate", counted_evaluate)
     monkeypatch.setattr(local_model.LocalModel, "write", counted_write)
-    MODELS.free_idle()
     before = threading.active_count()
     yield found
     MODELS.free_idle()

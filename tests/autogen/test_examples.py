@@ -7,11 +7,13 @@ import runpy
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from preflexor_agents.backends.llamacpp import nano_path
+from preflexor_agents.backends.model_cache import MODELS
 from preflexor_agents.errors import ModelError
 from tests.fakes.ollama_stub import OllamaStub, StubModel
 
@@ -26,6 +28,12 @@ except ModelError as e:
 def lines_of(output: str) -> list[str]:
     """What was printed, without the labels of the budget's size."""
     return [line for line in output.splitlines() if line]
+
+
+@pytest.fixture(autouse=True)
+def nothing_lingers() -> Iterator[None]:
+    yield
+    MODELS.free_idle()
 
 
 @pytest.fixture
