@@ -76,9 +76,9 @@ ORCHESTRATION = (
 
 
 def graph(agent: ChatAgent, end: TerminationCondition | None = None) -> TaskRunner:
-    first = Peer("first", "Think of nacre.")
+    first, last = Peer("first", "Think of nacre."), Peer("last")
     nodes = DiGraphBuilder()
-    nodes.add_node(first).add_node(agent).add_edge(first, agent)
+    nodes.add_node(first).add_node(agent).add_node(last).add_edge(first, agent).add_edge(agent, last)
     return GraphFlow(nodes.get_participants(), nodes.build(), termination_condition=end)
 
 
@@ -125,9 +125,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_an_assistant_answers_with_the_ollama_client(host: Host, stub: OllamaStub) -> None:
     stub.script.append(says(ANSWER))
     model = OllamaClient(StubModel().name, host=stub.host)
-    assert ANSWER in said(
-        await host(AssistantAgent("helper", model, model_client_stream=True), None).run(task=QUESTION)
-    )
+    helper = AssistantAgent("helper", model, model_client_stream=True)
+    assert ANSWER in await said(host(helper, None))
     await model.close()
 
 
