@@ -31,8 +31,6 @@ from preflexor_agents.prompts import TAG_HINT, Message
 CHARS_PER_TOK = 3
 """For estimates, where there is no tokenizer at hand: too many tokens rather than too few."""
 _CONTROL = control_strings("")
-_OPENAI = ("BaseOpenAIChatCompletionClient",)
-"""Clients that take temperature, top_p, max_tokens, seed and stop for one call."""
 
 
 class ClientBackend:
@@ -227,19 +225,20 @@ def _turns(messages: Sequence[Mapping[str, str]]) -> list[LLMMessage]:
 
 
 def _arguments(client: ChatCompletionClient, request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What one call can be told, and a note on what it cannot."""
-    if not any(base.__name__ in _OPENAI for base in type(client).__mro__):
-        return {}, ("sampling and seed are the client's own",)
-    sampling = request.sampling
-    args: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tok,
-        "seed": request.seed,
-    }
+    """What one call can be told, by the kind of client, and a note on what it cannot."""
+    kinds = {base.__name__ for base in type(client).__mro__}  # names: importing the classes is not for free
+    s = request.sampling
+    args: dict[str, Any] = {"temperature": s.temperature, "top_p": s.top_p, "seed": request.seed}
     if request.stop:
         args["stop"] = list(request.stop)
-    return args, ("top_k and repeat_penalty are the server's own",)
+    ranks = {"top_k": s.top_k, "repeat_penalty": s.repeat_penalty}
+    if "LlamaCppClient" in kinds:
+        return {**args, **ranks, "max_tokens": s.max_tok}, ()
+    if "OllamaClient" in kinds:
+        return {"options": {**args, **ranks, "num_predict": s.max_tok}}, ()
+    if "BaseOpenAIChatCompletionClient" in kinds:
+        return {**args, "max_tokens": s.max_tok}, ("top_k and repeat_penalty are the server's own",)
+    return {}, ("sampling and seed are the client's own",)
 
 
 def _name(client: ChatCompletionClient) -> str:

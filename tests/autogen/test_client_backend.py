@@ -1,11 +1,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from autogen_core.models import CreateResult, ModelInfo, RequestUsage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 
+import preflexor_agents
 from preflexor_agents import prompts
 from preflexor_agents.autogen.client_backend import ClientBackend
 from preflexor_agents.backends.base import Completion, Delta, Request
@@ -17,6 +20,7 @@ from preflexor_agents.reflection import engine
 from tests.autogen.hosts import client, tool_call
 from tests.autogen.voices import CONFIG, QUESTION
 
+NANO = Path(preflexor_agents.__file__).parent / "data" / "nano" / "nano.gguf"
 ASK = Request(messages=prompts.draft(Grounds(question=QUESTION)))
 
 
@@ -166,6 +170,31 @@ async def test_an_openai_client_gets_sampling_seed_and_stop_strings(monkeypatch)
     await backend.aclose()
 
 
+@pytest.mark.parametrize("kind", ["LlamaCppClient", "OllamaClient"])
+async def test_our_own_clients_are_told_everything(kind, monkeypatch):
+    own = type(kind, (Model,), {})
+    model = own("x")
+    sampling = Sampling(temperature=0.5, top_k=7, top_p=0.8, repeat_penalty=1.1, max_tok=77)
+    _, whole = await reply(ClientBackend(model), Request(messages=ASK.messages, sampling=sampling, seed=5))
+    args = model.asked[0]["extra_create_args"]
+    told = args if kind == "LlamaCppClient" else args["options"]
+    most = told.pop("max_tokens" if kind == "LlamaCppClient" else "num_predict")
+    assert most == 77
+    assert told == {"temperature": 0.5, "top_k": 7, "top_p": 0.8, "repeat_penalty": 1.1, "seed": 5}
+    assert not any("sampling" in note for note in whole.notes)
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="the bundled model is not there")
+async def test_our_llama_cpp_client_takes_them():
+    pytest.importorskip("llama_cpp")
+    from preflexor_agents.autogen.llamacpp_client import LlamaCppClient
+
+    made = LlamaCppClient("nano")
+    events = [item async for item in ClientBackend(made).generate(replace(ASK, sampling=Sampling(max_tok=5)))]
+    assert isinstance(events[-1], Completion) and 0 < events[-1].usage.generated <= 5
+    await made.close()
+
+
 async def test_leaving_a_reply_cancels_the_clients_token():
     tokens = []
 
@@ -193,8 +222,6 @@ async def test_the_engine_runs_on_any_client():
         Model("<think>t1</think>It is 87.", "Wrong. Verdict: revise", "t2", "It is 4.5.", "4.5, in short.")
     )
     cast = {role: backend for role in ("thinker", "critic", "reviser", "judge", "integrator")}
-    from dataclasses import replace
-
     config = replace(CONFIG, gate=False, integrate="always")
     events = [e async for e in engine.run(QUESTION, cast=cast, config=config)]
     end = events[-1]
