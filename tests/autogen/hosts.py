@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
 from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, TextMessage
+from autogen_agentchat.messages import BaseChatMessage, TextMessage
 from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import CreateResult, ModelInfo, RequestUsage
 from autogen_ext.models.replay import ReplayChatCompletionClient
@@ -68,7 +68,3 @@ async def texts(stream: AsyncGenerator[object, None]) -> list[tuple[str, str]]:
         if isinstance(item, BaseChatMessage) and item.source != "user":
             found.append((item.source, item.to_text()))
     return found
-
-
-def outer_errors(stream: Sequence[BaseAgentEvent | BaseChatMessage]) -> list[str]:
-    return [m.to_text() for m in stream if "Error" in m.to_text()]
