@@ -1,9 +1,13 @@
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from autogen_core import ComponentLoader
+
+from preflexor_agents.autogen.loader import ENV
 
 if TYPE_CHECKING:
     from tests.autogen.local_models import Counts
@@ -84,3 +88,20 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
     yield found
     MODELS.free_idle()
     assert (len(MODELS), found.contexts, threading.active_count()) == (0, 0, before)
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoGen as on its main branch: no provider is loaded from a namespace that is not trusted."""
+    plain = ComponentLoader.load_component.__func__
+
+    def load(cls: Any, model: Any, expected: Any = None) -> Any:
+        provider = model["provider"] if isinstance(model, dict) else model.provider
+        trusted = ["autogen_core.", "autogen_agentchat.", "autogen_ext.", "autogen_studio.", "autogenstudio."]
+        trusted += [f"{name.strip().rstrip('.')}." for name in os.environ.get(ENV, "").split(",") if name.strip()]
+        if not provider.startswith(tuple(trusted)):
+            raise ValueError(f"Provider {provider} is not in a trusted namespace")
+        return plain(cls, model, expected)
+
+    monkeypatch.setattr(ComponentLoader, "load_component", classmethod(load))
+    monkeypatch.delenv(ENV, raising=False)

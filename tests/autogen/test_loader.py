@@ -7,7 +7,7 @@ import pytest
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.teams import RoundRobinGroupChat
-from autogen_core import ComponentLoader, ComponentModel
+from autogen_core import ComponentModel
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import FunctionTool
 
@@ -216,23 +216,6 @@ def test_loading_leaves_the_environment_as_it_was(monkeypatch):
     monkeypatch.setenv(ENV, "mine")
     load_component(component(AGENT, name="a", model="nano"), expected=ChatAgent)
     assert os.environ[ENV] == "mine"
-
-
-@pytest.fixture
-def guarded(monkeypatch):
-    """AutoGen as on its main branch: no provider is loaded from a namespace that is not trusted."""
-    plain = ComponentLoader.load_component.__func__
-
-    def load(cls, model, expected=None):
-        provider = model["provider"] if isinstance(model, dict) else model.provider
-        trusted = ["autogen_core.", "autogen_agentchat.", "autogen_ext.", "autogen_studio.", "autogenstudio."]
-        trusted += [f"{name.strip().rstrip('.')}." for name in os.environ.get(ENV, "").split(",") if name.strip()]
-        if not provider.startswith(tuple(trusted)):
-            raise ValueError(f"Provider {provider} is not in a trusted namespace")
-        return plain(cls, model, expected)
-
-    monkeypatch.setattr(ComponentLoader, "load_component", classmethod(load))
-    monkeypatch.delenv(ENV, raising=False)
 
 
 @with_teams

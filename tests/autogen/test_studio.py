@@ -143,6 +143,20 @@ def test_each_component_loads_and_comes_back_from_its_dump(
 
 
 @pytest.mark.parametrize(("kind", "part"), COMPONENTS, ids=NAMES)
+def test_each_component_loads_where_autogen_keeps_a_list_of_its_own(
+    kind: str, part: ComponentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundled: Path, guarded: None
+) -> None:
+    make_store(tmp_path / "store.db")
+    monkeypatch.chdir(tmp_path)
+    load_component(part, expected=object)
+    if kind != "team":  # a team of AutoGen's own is trusted, what it holds is not
+        with pytest.raises(ValueError, match="not in a trusted namespace"):
+            ComponentLoader.load_component(part, expected=object)
+    monkeypatch.setenv("AUTOGEN_ALLOWED_PROVIDER_NAMESPACES", "preflexor_agents")
+    ComponentLoader.load_component(part, expected=object)
+
+
+@pytest.mark.parametrize(("kind", "part"), COMPONENTS, ids=NAMES)
 def test_each_component_says_all_that_the_canvas_needs(kind: str, part: ComponentModel) -> None:
     assert part.version == part.component_version == 1
 
