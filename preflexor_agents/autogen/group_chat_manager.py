@@ -11,7 +11,8 @@ from preflexor_agents.autogen.pauses import Pauses
 from preflexor_agents.autogen.transcript import TURN, ChatItem, Transcript
 from preflexor_agents.errors import ConfigError, InputError
 from preflexor_agents.events import Role
-from preflexor_agents.reflection.protocol import next_step, role_of
+from preflexor_agents.reflection.protocol import next_step
+from preflexor_agents.reflection.steps import role_of
 
 
 class ReflectionGroupChatManager(BaseGroupChatManager):

@@ -15,7 +15,8 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import Event, Role, TextDelta
 from preflexor_agents.reflection.engine import begin, turn
 from preflexor_agents.reflection.perform import Control
-from preflexor_agents.reflection.protocol import next_step, role_of
+from preflexor_agents.reflection.protocol import next_step
+from preflexor_agents.reflection.steps import role_of
 from preflexor_agents.spans import Spans
 
 COALESCE_S = 0.025

@@ -27,7 +27,7 @@ from preflexor_agents.events import (
     TextDelta,
     Usage,
 )
-from preflexor_agents.reflection.protocol import Call, Cite, Generate, OpenRound, Retrieve, Step
+from preflexor_agents.reflection.steps import Call, Cite, Generate, OpenRound, Retrieve, Step
 
 Cast = Mapping[Role, Backend]
 """Who plays which role; several roles may share one backend."""

@@ -6,69 +6,19 @@ every revision is taken and the answers are merged at the end.
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from preflexor_agents import prompts
 from preflexor_agents.budget import Budget
 from preflexor_agents.config import Sampling
-from preflexor_agents.events import Passage, Role, RoundFinished, RunFinished, Stage, StepFinished, StopReason
+from preflexor_agents.events import Role, RoundFinished, RunFinished, Stage, StepFinished, StopReason
 from preflexor_agents.prompts import Grounds, Message
+from preflexor_agents.reflection.marks import marked
 from preflexor_agents.reflection.state import Draft, State, said
+from preflexor_agents.reflection.steps import Call, Cite, Generate, OpenRound, Retrieve, Step
 from preflexor_agents.reflection.verdicts import points, same, sound
 
 NO_REFLECTION = "No feedback was given; check every step."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One model call of a step."""
-
-    candidate: int = 0
-    messages: tuple[Message, ...]
-    thinking: str | None = None
-    """Finished thinking put into the model's mouth."""
-    sampling: Sampling
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRound:
-    """A round begins with the steering that waited."""
-
-    round: int
-    steering: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retrieve:
-    """The librarian searches."""
-
-    round: int
-    query: str
-    k: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generate:
-    """A role makes calls, side by side."""
-
-    round: int
-    role: Role
-    stage: Stage
-    calls: tuple[Call, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cite:
-    """The librarian finds the quotes that the final answer stands on."""
-
-    round: int
-    answer: str
-    passages: tuple[Passage, ...]
-
-
-Step = OpenRound | Retrieve | Generate | RoundFinished | Cite | RunFinished
-"""RoundFinished and RunFinished are decisions: whoever asked emits them as they are."""
 
 
 def next_step(state: State, *, elapsed_s: float = 0.0, cancelled: bool = False) -> Step | None:
@@ -89,17 +39,6 @@ def next_step(state: State, *, elapsed_s: float = 0.0, cancelled: bool = False) 
     if stop is None:
         return OpenRound(round=state.round + 1, steering=state.waiting)
     return _integrate(state, stop, elapsed_s)
-
-
-def role_of(step: Step) -> Role | None:
-    """Who does a step; None for a decision, which anybody may emit."""
-    match step:
-        case Retrieve() | Cite():
-            return "librarian"
-        case Generate(role=role):
-            return role
-        case _:
-            return None
 
 
 def budget_left(state: State, elapsed_s: float) -> Budget:
@@ -139,9 +78,15 @@ def _query(state: State) -> str | None:
         feedback = state.best.reflection if state.best else ""
         return " ".join((state.question, *state.steering, feedback))
     critique = state.done("critique").get(0)
-    if critique is None:
+    if critique is None or _is_settled(state, said(critique)):
         return None
     return " ".join((state.question, *state.steering, said(critique)))
+
+
+def _is_settled(state: State, critique: str) -> bool:
+    """Whether the critic's word ends the round: nothing to change, and nothing new from the user."""
+    answered = state.best is not None and bool(state.best.answer)
+    return state.config.converge and sound(critique) and not state.fresh_steering and answered
 
 
 # ---- round 1: drafts and the choice among them
@@ -220,7 +165,7 @@ def _later_round(state: State) -> Step:
             messages = prompts.critique(_grounds(state), thinking=best.thinking, answer=best.answer)
             return _one_call(state, "critic", "critique", messages, config.improver)
         feedback = said(critique)
-        if config.converge and sound(feedback) and not state.fresh_steering and best.answer:
+        if _is_settled(state, feedback):
             return _kept(state, "the critic found nothing to change", converged=True)
     else:
         feedback = best.reflection.strip() or NO_REFLECTION
@@ -315,7 +260,7 @@ def _ending(state: State, stop: StopReason, *, merged: str | None, elapsed_s: fl
     if to_cite and state.cited is None and not state.failed("cite"):
         return Cite(round=state.round, answer=answer, passages=state.passages)
     return RunFinished(
-        answer=answer,
+        answer=marked(answer, state.cited) if state.cited else answer,
         stop_reason=stop,
         best_round=best.round if best else 0,
         integrated=merged is not None,

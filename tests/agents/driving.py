@@ -16,8 +16,9 @@ from preflexor_agents.events import (
     Usage,
 )
 from preflexor_agents.markup import parse
-from preflexor_agents.reflection.protocol import Call, Cite, Generate, OpenRound, Retrieve, next_step
+from preflexor_agents.reflection.protocol import next_step
 from preflexor_agents.reflection.state import State, advance, start
+from preflexor_agents.reflection.steps import Call, Cite, Generate, OpenRound, Retrieve
 
 Reply = Callable[[Generate, Call], str | Exception]
 

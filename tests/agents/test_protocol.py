@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from preflexor_agents.config import ReflectConfig, from_dict, paper
 from preflexor_agents.errors import BackendError, ConfigError
-from preflexor_agents.events import RoundFinished, RoundStarted, Steered, from_json, to_json
+from preflexor_agents.events import Retrieved, RoundFinished, RoundStarted, Steered, from_json, to_json
 from preflexor_agents.reflection.protocol import next_step
 from preflexor_agents.reflection.state import advance, start
 from tests.agents.driving import Run, drive, passage
@@ -157,6 +157,11 @@ def test_the_run_converges_when_the_critic_finds_nothing():
     run = drive(DEFAULT, voices(**(IMPROVES | {"critique": "Fine. Verdict: sound"})))
     assert run.state.finished.stop_reason == "converged"
     assert run.stages == ["draft", "critique"]
+
+
+def test_nothing_is_searched_for_a_critic_that_found_nothing():
+    run = drive(DEFAULT, voices(**(IMPROVES | {"critique": "Fine. Verdict: sound"})), passages=[passage(1)])
+    assert [e.round for e in run.events if isinstance(e, Retrieved)] == [1]
 
 
 def test_the_run_converges_when_a_revision_changes_nothing():
