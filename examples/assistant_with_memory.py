@@ -1,33 +1,27 @@
 """A knowledge store as the memory of a stock AssistantAgent.
 
-The bundled notes are ingested into a new store; at each turn the passages that fit the question stand before it in
-the model's context, in one block that replaces the one before. Give --store FILE to use a store of your own.
+At each turn the passages that fit the question stand before it in the model's context, in one block that replaces the
+one before. The store holds the bundled notes; name one of your own with --store FILE.
 """
 
 import argparse
 import asyncio
-import tempfile
-from importlib import resources
 from pathlib import Path
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.messages import MemoryQueryEvent
 
 from preflexor_agents.autogen import KnowledgeMemory, LlamaCppClient, OllamaClient
-from preflexor_agents.store import Store
+from preflexor_agents.store import open_bundled
 
 
-async def main(args: argparse.Namespace, folder: Path) -> None:
+async def main(args: argparse.Namespace) -> None:
     """Ask the assistant; print what it was shown, and its answer."""
-    path = args.store or folder / "store.db"
-    if args.store is None:
-        notes = resources.files("preflexor_agents") / "data" / "library"
-        with Store.open(path, embedder="hash") as store, resources.as_file(notes) as library:
-            store.ingest([library])
+    store = args.store or open_bundled().store
     kind, _, name = args.model.partition(":")
     limit = args.budget_tokens
     client = OllamaClient(name) if kind == "ollama" else LlamaCppClient(name or kind, options={"max_tokens": limit})
-    memory = KnowledgeMemory(path, k=3, budget_tok=600)
+    memory = KnowledgeMemory(store, k=3, budget_tok=600)
     assistant = AssistantAgent("assistant", client, memory=[memory], system_message="Answer, and cite as [1].")
     result = await assistant.run(task=args.question)
     for message in result.messages:
@@ -42,9 +36,8 @@ async def main(args: argparse.Namespace, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("question", nargs="?", default="How tough is nacre?")
+    parser.add_argument("question", nargs="?", default="Question: How tough is nacre?")
     parser.add_argument("--model", default="nano", help="nano, gguf:PATH or ollama:NAME")
     parser.add_argument("--store", type=Path)
     parser.add_argument("--budget-tokens", type=int, default=300)
-    with tempfile.TemporaryDirectory() as place:
-        asyncio.run(main(parser.parse_args(), Path(place)))
+    asyncio.run(main(parser.parse_args()))

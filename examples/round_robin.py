@@ -1,7 +1,7 @@
 """A reflecting agent in a round robin with an ordinary assistant.
 
-The agent thinks, is criticised, revises and judges by itself; its peer hears the answer only, and puts it in one
-sentence. What happens in between is streamed to whoever watches the team.
+The agent thinks, is criticised, revises and judges by itself; its peer hears the answer only, and says it again (nano
+can do no more). What happens in between is streamed to whoever watches the team.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from preflexor_agents.autogen import LlamaCppClient, OllamaClient, ReflectAgent, watched
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import RoundFinished, StepStarted
+from preflexor_agents.store import open_bundled
 
 
 def client_of(spec: str, max_tokens: int) -> LlamaCppClient | OllamaClient:
@@ -26,10 +27,12 @@ def client_of(spec: str, max_tokens: int) -> LlamaCppClient | OllamaClient:
 
 async def main(args: argparse.Namespace) -> None:
     """Ask the team, and print what it does."""
-    reflect = ReflectAgent("reflect", args.model, config=ReflectConfig(rounds=2, budget_tok=args.budget_tokens))
+    notes = open_bundled().store
+    config = ReflectConfig(rounds=2, budget_tok=args.budget_tokens)
+    reflect = ReflectAgent("reflect", args.model, config=config, library=notes)
     client = client_of(args.model, args.budget_tokens)
-    editor = AssistantAgent("editor", client, system_message="Put the last answer in one short sentence.")
-    team = RoundRobinGroupChat([reflect, editor], max_turns=2)
+    peer = AssistantAgent("peer", client, system_message="You are a helpful assistant.")
+    team = RoundRobinGroupChat([reflect, peer], max_turns=2)
     async for message in team.run_stream(task=args.question):
         match watched(message):
             case StepStarted(round=n, role=role, stage=stage):
@@ -40,6 +43,7 @@ async def main(args: argparse.Namespace) -> None:
             print(f"{message.source}: {message.content}")
     await reflect.close()
     await client.close()
+    notes.close()
 
 
 if __name__ == "__main__":

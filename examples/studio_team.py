@@ -14,6 +14,7 @@ from autogen_agentchat.teams import BaseGroupChat
 from autogen_agentchat.ui import Console
 
 from preflexor_agents.autogen import load_component
+from preflexor_agents.store import open_bundled
 
 SHIPPED = resources.files("preflexor_agents") / "data" / "studio" / "team.json"
 
@@ -23,7 +24,8 @@ async def main(args: argparse.Namespace) -> None:
     config = json.loads((args.team or SHIPPED).read_text(encoding="utf-8"))
     if args.team is None:
         agent = config["config"]["participants"][0]["config"]
-        agent["model"] = args.model
+        with open_bundled().store as notes:
+            agent |= {"model": args.model, "store": str(notes.path)}
         agent["config"] |= {"rounds": 2, "budget_tok": args.budget_tokens}
     for question in args.questions:
         team = load_component(config, expected=BaseGroupChat)
@@ -34,7 +36,7 @@ async def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("questions", nargs="*", default=["How tough is nacre?", "And how stiff?"])
+    parser.add_argument("questions", nargs="*", default=["How tough is nacre?", "How stiff is squid beak?"])
     parser.add_argument("--model", default="nano", help="nano, gguf:PATH or ollama:NAME")
     parser.add_argument("--team", type=Path)
     parser.add_argument("--budget-tokens", type=int, default=2000)

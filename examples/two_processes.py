@@ -11,7 +11,7 @@ from autogen_core import AgentId, MessageContext, RoutedAgent, rpc, try_get_know
 from autogen_ext.runtimes.grpc import GrpcWorkerAgentRuntime, GrpcWorkerAgentRuntimeHost
 
 from preflexor_agents.autogen import ReflectAgent
-from preflexor_agents.config import ReflectConfig
+from preflexor_agents.store import open_bundled
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Words:
 class Reflector(RoutedAgent):
     @rpc
     async def on_question(self, message: Words, ctx: MessageContext) -> Words:
-        agent = ReflectAgent("reflect", args.model, config=ReflectConfig(rounds=2, budget_tok=args.budget_tokens))
+        agent = ReflectAgent("reflect", args.model, library=open_bundled().store)
         return Words((await agent.run(task=message.text)).messages[-1].to_text())
 
 
@@ -52,7 +52,6 @@ async def main() -> None:
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("question", nargs="?", default="How tough is nacre?")
 parser.add_argument("--model", default="nano", help="nano, gguf:PATH or ollama:NAME")
-parser.add_argument("--budget-tokens", type=int, default=2000)
 parser.add_argument("--address", default="127.0.0.1:50951", help="of the host")
 parser.add_argument("--worker", action="store_true", help="be the worker")
 args = parser.parse_args()

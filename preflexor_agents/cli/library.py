@@ -1,7 +1,5 @@
 """Which knowledge store a question is asked against."""
 
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,14 +24,8 @@ def open_library(settings: "Settings", watch: "Console") -> "Store | None":
 
 def bundled_library(watch: "Console") -> "Store":
     """The store of the bundled notes, made or brought up to date."""
-    import platformdirs
+    from preflexor_agents.store import open_bundled
 
-    from preflexor_agents.store import Store
-
-    path = Path(platformdirs.user_data_dir("preflexor", appauthor=False)) / "bundled-library.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store = Store.open(path, embedder="hash")
-    notes = Path(str(files("preflexor_agents") / "data" / "library"))
-    report = store.ingest([notes])
+    store, report = open_bundled()
     watch.print(f"bundled library: {report}", style="dim", markup=False, soft_wrap=True)
     return store

@@ -7,15 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preflexor_agents.store.bundled import open_bundled
     from preflexor_agents.store.embedders import Embedder, open_embedder
     from preflexor_agents.store.findings import Finding
     from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
     from preflexor_agents.store.store import Store
 
-__all__ = ["Embedder", "Finding", "IngestProgress", "IngestReport", "Store", "StoreStats", "open_embedder"]
+__all__ = [
+    "Embedder",
+    "Finding",
+    "IngestProgress",
+    "IngestReport",
+    "Store",
+    "StoreStats",
+    "open_bundled",
+    "open_embedder",
+]
 
 _HOMES = {
     "Embedder": "embedders",
+    "open_bundled": "bundled",
     "open_embedder": "embedders",
     "Finding": "findings",
     "IngestProgress": "records",

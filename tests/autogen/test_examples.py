@@ -31,7 +31,10 @@ def lines_of(output: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_lingers() -> Iterator[None]:
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The user's folders are untouched, and no model lingers."""
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
     yield
     MODELS.free_idle()
 
@@ -72,8 +75,8 @@ def test_an_example_is_short_says_what_it_shows_and_is_tested(path: Path) -> Non
 
 def test_an_agent_in_a_round_robin_answers_and_its_peer_goes_on(run) -> None:
     said = run("round_robin.py", *BUDGET)
-    assert said[1] == "round 1: thinker, draft" and any(line.startswith("reflect: ") for line in said)
-    assert any(line.startswith("editor: ") for line in said)
+    assert "round 1: thinker, draft" in said and any(line.startswith("reflect: ") for line in said)
+    assert any(line.startswith("peer: ") for line in said)
 
 
 def test_a_bigger_critic_is_another_model_than_the_writer(run) -> None:
@@ -103,12 +106,12 @@ def test_an_assistant_is_shown_passages_of_the_library(run) -> None:
 
 def test_the_studio_team_is_built_anew_for_each_question(run) -> None:
     said = run("studio_team.py", *BUDGET)
-    for question in ("How tough is nacre?", "And how stiff?"):
+    for question in ("How tough is nacre?", "How stiff is squid beak?"):
         assert f"Question: {question}" in said
 
 
 def test_another_process_answers() -> None:
-    said = run_apart("two_processes.py", "--address", free_address(), *BUDGET)
+    said = run_apart("two_processes.py", "--address", free_address())
     answers = [re.match(r"process (\d+) answers: .", line) for line in said]
     assert answers[0] is not None and int(answers[0][1]) != os.getpid()
 
@@ -117,7 +120,7 @@ def test_spans_are_printed_from_the_innermost_to_the_run() -> None:
     said = run_apart("spans.py", *BUDGET)
     names = [line.split(" s  ")[1].split("{")[0].strip() for line in said if " s  " in line]
     ours = [name for name in names if name.startswith(("reflect", "chat"))]
-    assert ours[:3] == ["chat nano", "reflect.stage", "reflect.round"] and ours[-1] == "reflect.run"
+    assert ours[:3] == ["reflect.stage", "chat nano", "reflect.stage"] and ours[-1] == "reflect.run"
 
 
 @pytest.mark.parametrize("name", ["round_robin.py", "own_critic.py", "assistant_with_memory.py"])
