@@ -58,11 +58,11 @@ def library(rng: random.Random, *, split: Split) -> World:
     rng.shuffle(chosen)
     world = _world(rng, chosen)
     roll = rng.random()
-    if roll < 0.7:
+    if roll < 0.8:
         return world
-    if roll < 0.93:
+    if roll < 0.95:
         world = _permuted(rng, world)
-    if roll < 0.87:
+    if roll < 0.9:
         return world
     return _renamed(rng, world, split=split)
 

@@ -34,7 +34,7 @@ class Query:
 KINDS: tuple[dict[str, float], ...] = (
     {"single": 95, "unanswerable": 5},
     {"single": 72, "comparison": 12, "unanswerable": 13, "reverse": 3},
-    {"single": 60, "comparison": 17, "unanswerable": 20, "reverse": 3},
+    {"single": 67, "comparison": 9, "unanswerable": 21, "reverse": 3},
 )
 """Shares of the kinds of question per stage."""
 
