@@ -19,6 +19,7 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import ROLES, Role
 from preflexor_agents.reflection.perform import Cast, Library
+from preflexor_agents.store import is_store, open_named
 
 Player = str | Backend | ChatCompletionClient | ChatAgent | ComponentModel
 """A model SPEC, an open backend, a client, an agent, or a component that loads as a client or an agent."""
@@ -41,14 +42,14 @@ class Casting:
         Args:
             players: who plays each role.
             library: an open knowledge store.
-            store: its path. Alone, it is opened by `open`.
+            store: its path, or `bundled` for the bundled notes. Alone, it is opened by `open`.
 
         Raises:
             ConfigError: a SPEC is unknown or its file is missing, or there is no store at that path.
         """
         for role, player in players.items():
             check_player(role, player)
-        if library is None and store is not None and not Path(store).expanduser().is_file():
+        if library is None and store is not None and not is_store(store):
             raise ConfigError(f"store: there is no file {store}; make it with: preflexor ingest PATH --store {store}")
         self.players = dict(players)
         self.store = store if store is not None or library is None else str(getattr(library, "path", "library"))
@@ -91,9 +92,7 @@ class Casting:
 
     async def _open(self) -> Cast:
         if self._given is None and self.store is not None:
-            from preflexor_agents.store import Store
-
-            self._opened = Store.open(Path(self.store).expanduser(), create=False)
+            self._opened = await asyncio.to_thread(open_named, self.store)
         backends: dict[str | int, Backend] = {}
         cast: dict[Role, Backend] = {}
         for role, player in self.players.items():

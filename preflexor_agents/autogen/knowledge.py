@@ -17,12 +17,12 @@ from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import Passage
 from preflexor_agents.markup import neutralise
 from preflexor_agents.prompts import one_line
-from preflexor_agents.store import Finding, Store
+from preflexor_agents.store import Finding, Store, is_store, open_named
 from preflexor_agents.store.findings import PREFIX
 from preflexor_agents.store.store import MAX_RESULTS
 
 StoreLike = Store | str | PathLike[str]
-"""An open store, or the path of one."""
+"""An open store, or the path of one; `bundled` is that of the bundled notes."""
 T = TypeVar("T")
 
 _OPEN = (
@@ -55,7 +55,7 @@ class Shelf:
         """As it was given."""
         self._opened: Store | None = None
         self._opening = threading.Lock()
-        if self._given is None and not self._file.is_file():
+        if self._given is None and not is_store(self.path):
             raise ConfigError(
                 f"store: there is no file {self.path}; make it with: preflexor ingest PATH --store {self.path}, "
                 "or give an open Store"
@@ -90,7 +90,7 @@ class Shelf:
             return self._given
         with self._opening:
             if self._opened is None:
-                self._opened = Store.open(self._file, create=False)
+                self._opened = open_named(self.path)
             return self._opened
 
     def _close(self) -> None:

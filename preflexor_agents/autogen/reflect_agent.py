@@ -39,7 +39,7 @@ class ReflectAgentConfig(ComponentConfig):
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of `ReflectConfig`; what is not given is the preset's."""
     store: str | None = None
-    """Path of a knowledge store."""
+    """Path of a knowledge store, or `bundled` for the bundled notes."""
     emit: Emit = "events"
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preflexor_agents.store.bundled import open_bundled
+    from preflexor_agents.store.bundled import is_store, open_bundled, open_named
     from preflexor_agents.store.embedders import Embedder, open_embedder
     from preflexor_agents.store.findings import Finding
     from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
@@ -20,13 +20,17 @@ __all__ = [
     "IngestReport",
     "Store",
     "StoreStats",
+    "is_store",
     "open_bundled",
     "open_embedder",
+    "open_named",
 ]
 
 _HOMES = {
     "Embedder": "embedders",
+    "is_store": "bundled",
     "open_bundled": "bundled",
+    "open_named": "bundled",
     "open_embedder": "embedders",
     "Finding": "findings",
     "IngestProgress": "records",

@@ -5,6 +5,7 @@ participant after the run.
 """
 
 import json
+import threading
 from collections.abc import AsyncGenerator
 from importlib import resources
 from pathlib import Path
@@ -28,7 +29,7 @@ from autogen_core import CancellationToken, ComponentLoader, ComponentModel
 from pydantic import BaseModel, ConfigDict
 
 from preflexor_agents import __version__
-from preflexor_agents.autogen import load_component
+from preflexor_agents.autogen import SearchKnowledgeTool, load_component
 from preflexor_agents.backends.llamacpp import nano_path
 from preflexor_agents.backends.shared import open_shared
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
@@ -112,6 +113,13 @@ def short(team: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return team
 
 
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own data is left alone."""
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
 @pytest.fixture
 def bundled() -> Path:
     try:
@@ -163,9 +171,9 @@ def test_each_component_says_all_that_the_canvas_needs(kind: str, part: Componen
 
 def test_a_tool_whose_store_is_missing_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for tool in GALLERY.components.tools:
-        with pytest.raises(ConfigError, match=r"no file store\.db; make it with: preflexor ingest"):
-            load_component(tool, expected=object)
+    tool = next(tool for tool in GALLERY.components.tools if tool.config["store"] == "store.db")
+    with pytest.raises(ConfigError, match=r"no file store\.db; make it with: preflexor ingest"):
+        load_component(tool, expected=object)
 
 
 async def test_the_team_built_anew_for_each_run_loads_its_model_once(bundled: Path, counts: Any) -> None:
@@ -179,10 +187,20 @@ async def test_the_team_built_anew_for_each_run_loads_its_model_once(bundled: Pa
 async def test_stages_and_answer_are_on_studios_screen(bundled: Path, counts: Any) -> None:
     items = [item async for item in studio_run(short(read("team.json")), QUESTION)]
     shown = [m for m in items if isinstance(m, SHOWN)]
+    assert any(m.to_text().startswith("Found [1] Nacre") for m in shown)
     stages = [m.metadata["stage"] for m in shown if isinstance(m, TextMessage) and "stage" in m.metadata]
     assert stages[:2] == ["draft", "critique"]
     assert any(isinstance(m, ModelClientStreamingChunkEvent) for m in shown)
     assert shown[-1] is items[-2] and "stop_reason" in shown[-1].metadata
+
+
+async def test_the_bundled_notes_are_a_store_by_name(bundled: Path, tmp_path: Path) -> None:
+    tool = next(tool for tool in GALLERY.components.tools if tool.config["store"] == "bundled")
+    search = load_component(tool, expected=SearchKnowledgeTool)
+    found = await search.run_json({"query": "fracture toughness of nacre"}, CancellationToken())
+    assert "4.5 MPa m^0.5" in found
+    await search.close()
+    assert list(tmp_path.rglob("bundled-library.db"))
 
 
 async def test_the_team_for_ollama_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,3 +227,6 @@ async def test_a_model_that_cannot_be_loaded_is_not_kept(tmp_path: Path, counts:
     damaged.write_bytes(b"GGUF")
     with pytest.raises(ModelError):
         await open_shared(f"gguf:{damaged}")
+    for thread in threading.enumerate():  # told to end, and not waited for
+        if thread.name.startswith("llama.cpp damaged"):
+            thread.join()
