@@ -12,9 +12,10 @@ from pathlib import Path
 
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import InputError, PreflexorError
-from preflexor_agents.events import ROLES, Event, Role, RunFinished
+from preflexor_agents.events import ROLES, Event, Role, RunFinished, RunStarted, Usage
 from preflexor_agents.prompts import Grounds, draft
 from preflexor_agents.reflection.perform import Cast, Control, Library
+from preflexor_agents.reflection.state import State, advance, start
 
 MODEL_ROLES: tuple[Role, ...] = tuple(role for role in ROLES if role != "librarian")
 
@@ -85,7 +86,7 @@ async def ask(
 
     control = control or Control()
     began = time.monotonic()
-    finished = False
+    state: State | None = None
     team = reflection_team(cast, config=config, library=library, store=store, control=control)
     try:
         async with aclosing(team.run_stream(task=question)) as messages:
@@ -93,16 +94,27 @@ async def ask(
                 async for message in messages:
                     event = watched(message)
                     if event is not None:
-                        finished = isinstance(event, RunFinished)
+                        state = start(event) if isinstance(event, RunStarted) else state and advance(state, event)
                         yield event
             finally:
                 control.stop.set()  # whoever leaves early does not wait for the rest of the run
-    except PreflexorError:
-        raise
-    except Exception as e:  # the one place: whatever broke ends the run as data
-        if not finished:
-            error = f"{type(e).__name__}: {' '.join(str(e).split())}"
-            yield RunFinished(answer="", stop_reason="failed", seconds=time.monotonic() - began, error=error)
+    except Exception as e:  # the one place: whatever broke ends the run as data, with the best answer so far
+        if state is None and isinstance(e, PreflexorError):
+            raise
+        if state is None or not state.finished:
+            yield _broken(e, state, seconds=time.monotonic() - began)
+
+
+def _broken(error: Exception, state: State | None, *, seconds: float) -> RunFinished:
+    best = state.best if state else None
+    return RunFinished(
+        answer=best.answer if best else "",
+        stop_reason="failed",
+        best_round=best.round if best else 0,
+        usage=state.usage if state else Usage(),
+        seconds=seconds,
+        error=f"{type(error).__name__}: {' '.join(str(error).split())}",
+    )
 
 
 def new_trace_path(folder: Path | None = None) -> Path:

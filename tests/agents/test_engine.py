@@ -179,6 +179,17 @@ async def test_an_unforeseen_failure_ends_the_run_as_an_event():
     assert events[-1].stop_reason == "failed" and "division by zero" in events[-1].error
 
 
+async def test_an_unforeseen_failure_in_a_later_round_keeps_the_best_so_far():
+    def breaks_later(request):
+        if "Task: check the draft" in request.messages[-1].content:
+            raise ZeroDivisionError("division by zero")
+        return DRAFT
+
+    backend = ScriptedBackend(breaks_later)
+    events = [e async for e in ask("q", cast=plays(backend), config=ReflectConfig())]
+    assert (events[-1].stop_reason, events[-1].answer) == ("failed", "It is 87 [1].")
+
+
 async def test_the_same_seed_gives_the_same_requests():
     first, second = ScriptedBackend(by_task(**WORDS)), ScriptedBackend(by_task(**WORDS))
     await events_of(first, ReflectConfig(seed=3))
