@@ -6,22 +6,19 @@ one before. The store holds the bundled notes; name one of your own with --store
 
 import argparse
 import asyncio
-from pathlib import Path
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.messages import MemoryQueryEvent
 
 from preflexor_agents.autogen import KnowledgeMemory, LlamaCppClient, OllamaClient
-from preflexor_agents.store import open_bundled
 
 
 async def main(args: argparse.Namespace) -> None:
     """Ask the assistant; print what it was shown, and its answer."""
-    store = args.store or open_bundled().store
     kind, _, name = args.model.partition(":")
     limit = args.budget_tokens
     client = OllamaClient(name) if kind == "ollama" else LlamaCppClient(name or kind, options={"max_tokens": limit})
-    memory = KnowledgeMemory(store, k=3, budget_tok=600)
+    memory = KnowledgeMemory(args.store, k=3, budget_tok=600)
     assistant = AssistantAgent("assistant", client, memory=[memory], system_message="Answer, and cite as [1].")
     result = await assistant.run(task=args.question)
     for message in result.messages:
@@ -38,6 +35,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", nargs="?", default="Question: How tough is nacre?")
     parser.add_argument("--model", default="nano", help="nano, gguf:PATH or ollama:NAME")
-    parser.add_argument("--store", type=Path)
+    parser.add_argument("--store", default="bundled", help="made by: preflexor ingest PATH --store FILE")
     parser.add_argument("--budget-tokens", type=int, default=300)
     asyncio.run(main(parser.parse_args()))

@@ -10,17 +10,15 @@ import asyncio
 from preflexor_agents.autogen import ReflectionGroupChat, RoleAgent, watched
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import RoundFinished, RunFinished, StepFinished
-from preflexor_agents.store import open_bundled
 
 
 async def main(args: argparse.Namespace) -> None:
     """Ask the team; print who said what, with which model, and what was decided."""
-    notes = open_bundled().store
     team = ReflectionGroupChat(
         [RoleAgent("critic", args.critic), RoleAgent("judge", args.critic)],
         model=args.model,
         config=ReflectConfig(rounds=2, budget_tok=args.budget_tokens),
-        library=notes,
+        store="bundled",
     )
     async for message in team.run_stream(task=args.question):
         match watched(message):
@@ -31,7 +29,6 @@ async def main(args: argparse.Namespace) -> None:
             case RunFinished(answer=answer, stop_reason=stop_reason):
                 print(f"\n{answer or 'No answer.'}\n({stop_reason})")
     await team.close()
-    notes.close()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from autogen_agentchat.agents import AssistantAgent
 from preflexor_agents.autogen import LlamaCppClient, OllamaClient, ReflectAgent, watched
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import StepFinished
-from preflexor_agents.store import open_bundled
 
 
 def ratio(a: float, b: float) -> float:
@@ -31,13 +30,12 @@ async def main(args: argparse.Namespace) -> None:
         reflect_on_tool_use=True,
         system_message="Check the numbers. End with 'Verdict: sound' or 'Verdict: revise'.",
     )
-    notes = open_bundled().store
     agent = ReflectAgent(
         "reflect",
         args.model,
         roles={"critic": critic},
         config=ReflectConfig(rounds=2, budget_tok=args.budget_tokens),
-        library=notes,
+        store="bundled",
     )
     result = await agent.run(task=args.question)
     for message in result.messages:
@@ -47,7 +45,6 @@ async def main(args: argparse.Namespace) -> None:
     print(f"answer: {result.messages[-1].to_text()}")
     await agent.close()
     await client.close()
-    notes.close()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from preflexor_agents.autogen import LlamaCppClient, OllamaClient, ReflectAgent, watched
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import RoundFinished, StepStarted
-from preflexor_agents.store import open_bundled
 
 
 def client_of(spec: str, max_tokens: int) -> LlamaCppClient | OllamaClient:
@@ -27,9 +26,8 @@ def client_of(spec: str, max_tokens: int) -> LlamaCppClient | OllamaClient:
 
 async def main(args: argparse.Namespace) -> None:
     """Ask the team, and print what it does."""
-    notes = open_bundled().store
     config = ReflectConfig(rounds=2, budget_tok=args.budget_tokens)
-    reflect = ReflectAgent("reflect", args.model, config=config, library=notes)
+    reflect = ReflectAgent("reflect", args.model, config=config, store="bundled")
     client = client_of(args.model, args.budget_tokens)
     peer = AssistantAgent("peer", client, system_message="You are a helpful assistant.")
     team = RoundRobinGroupChat([reflect, peer], max_turns=2)
@@ -43,7 +41,6 @@ async def main(args: argparse.Namespace) -> None:
             print(f"{message.source}: {message.content}")
     await reflect.close()
     await client.close()
-    notes.close()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProces
 
 from preflexor_agents.autogen import ReflectionGroupChat
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.store import open_bundled
 
 
 def one_line(span: ReadableSpan) -> str:
@@ -29,13 +28,11 @@ async def main(args: argparse.Namespace) -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=one_line)))
     trace.set_tracer_provider(provider)
-    notes = open_bundled().store
     config = ReflectConfig(rounds=2, budget_tok=args.budget_tokens)
-    team = ReflectionGroupChat(model=args.model, config=config, library=notes)
+    team = ReflectionGroupChat(model=args.model, config=config, store="bundled")
     result = await team.run(task=args.question)
     print(result.messages[-1].to_text())
     await team.close()
-    notes.close()
 
 
 if __name__ == "__main__":

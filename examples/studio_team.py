@@ -14,7 +14,6 @@ from autogen_agentchat.teams import BaseGroupChat
 from autogen_agentchat.ui import Console
 
 from preflexor_agents.autogen import load_component
-from preflexor_agents.store import open_bundled
 
 SHIPPED = resources.files("preflexor_agents") / "data" / "studio" / "team.json"
 
@@ -24,8 +23,7 @@ async def main(args: argparse.Namespace) -> None:
     config = json.loads((args.team or SHIPPED).read_text(encoding="utf-8"))
     if args.team is None:
         agent = config["config"]["participants"][0]["config"]
-        with open_bundled().store as notes:
-            agent |= {"model": args.model, "store": str(notes.path)}
+        agent["model"] = args.model
         agent["config"] |= {"rounds": 2, "budget_tok": args.budget_tokens}
     for question in args.questions:
         team = load_component(config, expected=BaseGroupChat)

@@ -15,7 +15,6 @@ from autogen_ext.models.replay import ReplayChatCompletionClient
 
 from preflexor_agents.autogen import OllamaClient, ReflectionGroupChat
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.store import open_bundled
 
 TOOLS = ModelInfo(vision=False, function_calling=True, json_output=True, family="unknown", structured_output=True)
 
@@ -31,15 +30,13 @@ def script() -> ChatCompletionClient:
 async def main(args: argparse.Namespace) -> None:
     """Let the boss ask the team."""
     config = ReflectConfig(rounds=2, budget_tok=args.budget_tokens)
-    notes = open_bundled().store
-    team = ReflectionGroupChat(model=args.model, config=config, library=notes)
+    team = ReflectionGroupChat(model=args.model, config=config, store="bundled")
     tool = TeamTool(team, name="reflection", description="Answers hard questions.", return_value_as_last_message=True)
     client = OllamaClient(args.boss) if args.boss else script()
     boss = AssistantAgent("boss", client, tools=[tool], system_message="Ask the reflection team.")
     await Console(boss.run_stream(task=args.task))
     await team.close()
     await client.close()
-    notes.close()
 
 
 if __name__ == "__main__":

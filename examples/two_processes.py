@@ -11,7 +11,6 @@ from autogen_core import AgentId, MessageContext, RoutedAgent, rpc, try_get_know
 from autogen_ext.runtimes.grpc import GrpcWorkerAgentRuntime, GrpcWorkerAgentRuntimeHost
 
 from preflexor_agents.autogen import ReflectAgent
-from preflexor_agents.store import open_bundled
 
 
 @dataclass
@@ -22,7 +21,7 @@ class Words:
 class Reflector(RoutedAgent):
     @rpc
     async def on_question(self, message: Words, ctx: MessageContext) -> Words:
-        agent = ReflectAgent("reflect", args.model, library=open_bundled().store)
+        agent = ReflectAgent("reflect", args.model, store="bundled")
         return Words((await agent.run(task=message.text)).messages[-1].to_text())
 
 
