@@ -86,7 +86,7 @@ class Score:
 
 
 def score_dialogues(speaker: Voice, *, count: int, seed: int = 99) -> dict[str, Score]:
-    """Held-out made-up dialogues, up to `count` of each task."""
+    """Held-out dialogues of every role, up to `count` of each task; nine in ten are about the notes."""
     rng = random.Random(seed)
     scores: dict[str, Score] = {}
     full = 0
@@ -207,7 +207,7 @@ def evaluate(gguf: Path, *, out: Path, limit: int = 0) -> dict[str, Any]:
         "passages_shown": shown,
         "library": {kind: score.report() for kind, score in with_passages.items()},
         "library_without_retrieval": {kind: score.report() for kind, score in without.items()},
-        "made_up_dialogues": {task: score.report() for task, score in dialogues.items()},
+        "dialogues": {task: score.report() for task, score in dialogues.items()},
     }
     fresh = out.with_name(out.name + ".partial")
     fresh.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
