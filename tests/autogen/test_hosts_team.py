@@ -20,7 +20,7 @@ from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import RunStarted, StepFinished
 from preflexor_agents.prompts import TAG_HINT
 from tests.autogen.hosts import Peer, caller, client, texts, tool_call
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, with_teams
+from tests.autogen.voices import ANSWER, CITED_ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, with_teams
 
 pytestmark = with_teams
 CRITIC = "Wrong number, says another. Verdict: revise"
@@ -100,7 +100,7 @@ async def test_any_agent_can_be_the_critic_and_sees_its_step_alone():
     voices = Voices()
     made = ReflectionGroupChat([critic], model=voices, config=CONFIG, library=Shelf())
     result = await made.run(task=QUESTION)
-    assert result.messages[-1].to_text() == ANSWER
+    assert result.messages[-1].to_text() == CITED_ANSWER
     assert "critique" not in voices.stages
     [call] = model.create_calls
     system, user = [m.content for m in call["messages"]]

@@ -25,7 +25,19 @@ from preflexor_agents.errors import BackendError, InputError, PreflexorError
 from preflexor_agents.events import Cited, Event, StepFinished, TextDelta
 from preflexor_agents.reflection import engine
 from preflexor_agents.store import Store
-from tests.autogen.voices import ANSWER, CONFIG, QUESTION, Gate, Shelf, Voices, cast_of, told, with_ids, written
+from tests.autogen.voices import (
+    ANSWER,
+    CITED_ANSWER,
+    CONFIG,
+    QUESTION,
+    Gate,
+    Shelf,
+    Voices,
+    cast_of,
+    told,
+    with_ids,
+    written,
+)
 
 
 def agent(voices: Voices | None = None, *, config: ReflectConfig = CONFIG, **given) -> ReflectAgent:
@@ -90,7 +102,7 @@ async def test_stages_can_be_text_messages():
     stages = [i.metadata["stage"] for i in texts if "stage" in i.metadata]
     assert stages[:3] == ["draft", "critique", "revise"] and {i.source for i in texts} == {"reflect"}
     assert any(i.content.startswith("Found [1] Note 1") for i in texts)
-    assert response.chat_message.content == ANSWER
+    assert response.chat_message.content == CITED_ANSWER
 
 
 async def test_each_call_has_its_usage_on_exactly_one_message():
@@ -311,7 +323,7 @@ async def test_a_store_named_by_its_path_is_opened_searched_and_closed(tmp_path)
     cited = next(e for e in map(watched, items) if isinstance(e, Cited))
     assert cited.citations and cited.citations[0].source.endswith("nacre.md")
     await made.close()
-    assert (await made.run(task="And bone?")).messages[-1].to_text() == ANSWER
+    assert (await made.run(task="And bone?")).messages[-1].to_text() == CITED_ANSWER
     await made.close()
 
 

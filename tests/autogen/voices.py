@@ -43,6 +43,8 @@ IMPROVES: dict[str, str] = {
 CONFIG = ReflectConfig(rounds=2)
 QUESTION = "How tough is nacre?"
 ANSWER = "It is 4.5."
+CITED_ANSWER = "It is 4.5 [1]."
+"""The same with a library: the mark of the passage that was found to support it."""
 """What a run with these words comes to: the merged answer is as good, and only a better one is taken."""
 
 with_ids = pytest.mark.skipif("id" not in TextMessage.model_fields, reason="messages have ids since AutoGen 0.6")
