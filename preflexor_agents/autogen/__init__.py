@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from preflexor_agents.autogen.agents import RoleAgent as RoleAgent
     from preflexor_agents.autogen.client_backend import ClientBackend as ClientBackend
+    from preflexor_agents.autogen.clients.llamacpp import LlamaCppClient as LlamaCppClient
+    from preflexor_agents.autogen.clients.ollama import OllamaClient as OllamaClient
     from preflexor_agents.autogen.group_chat import ReflectionGroupChat as ReflectionGroupChat
     from preflexor_agents.autogen.group_chat import reflection_team as reflection_team
-    from preflexor_agents.autogen.llamacpp_client import LlamaCppClient as LlamaCppClient
     from preflexor_agents.autogen.loader import load_component as load_component
     from preflexor_agents.autogen.memory import KnowledgeMemory as KnowledgeMemory
-    from preflexor_agents.autogen.ollama_client import OllamaClient as OllamaClient
     from preflexor_agents.autogen.reflect_agent import ReflectAgent as ReflectAgent
     from preflexor_agents.autogen.terminations import BudgetTermination as BudgetTermination
     from preflexor_agents.autogen.terminations import ConvergenceTermination as ConvergenceTermination
@@ -28,8 +28,8 @@ _HOMES = {
     "ClientBackend": "client_backend",
     "ConvergenceTermination": "terminations",
     "KnowledgeMemory": "memory",
-    "LlamaCppClient": "llamacpp_client",
-    "OllamaClient": "ollama_client",
+    "LlamaCppClient": "clients.llamacpp",
+    "OllamaClient": "clients.ollama",
     "ReflectAgent": "reflect_agent",
     "ReflectionGroupChat": "group_chat",
     "RoleAgent": "agents",

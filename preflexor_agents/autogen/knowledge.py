@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from autogen_core import CancellationToken
 
-from preflexor_agents.autogen.clients_stop import Stop
+from preflexor_agents.autogen.clients.stop import Stop
 from preflexor_agents.backends.ollama_prompt import control_strings, disarmed
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import Passage

@@ -187,7 +187,7 @@ async def test_our_own_clients_are_told_everything(kind, monkeypatch):
 @pytest.mark.skipif(not NANO.is_file(), reason="the bundled model is not there")
 async def test_our_llama_cpp_client_takes_them():
     pytest.importorskip("llama_cpp")
-    from preflexor_agents.autogen.llamacpp_client import LlamaCppClient
+    from preflexor_agents.autogen.clients.llamacpp import LlamaCppClient
 
     made = LlamaCppClient("nano")
     events = [item async for item in ClientBackend(made).generate(replace(ASK, sampling=Sampling(max_tok=5)))]

@@ -31,9 +31,9 @@ from gguf import TokenType
 from PIL import Image as Pictures
 
 from preflexor_agents.autogen import LlamaCppClient
-from preflexor_agents.autogen.clients_plan import folded
-from preflexor_agents.autogen.clients_tools import CallError, functions
-from preflexor_agents.autogen.llamacpp_client import _chat
+from preflexor_agents.autogen.clients.llamacpp import _chat
+from preflexor_agents.autogen.clients.plan import folded
+from preflexor_agents.autogen.clients.tools import CallError, functions
 from preflexor_agents.backends.llamacpp import nano_path
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
 from tests.autogen.client_calls import ADD, MEASURE, QUESTION, asked, streamed

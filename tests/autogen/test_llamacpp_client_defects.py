@@ -27,7 +27,7 @@ from autogen_core.models import (
 )
 
 from preflexor_agents.autogen import LlamaCppClient
-from preflexor_agents.autogen.llamacpp_client import _chat
+from preflexor_agents.autogen.clients.llamacpp import _chat
 from tests.autogen.client_calls import ADD, MEASURE, QUESTION, streamed
 from tests.autogen.local_models import CALLS, DROP, ENDLESS, PICK, RANDOM, TALKS, Counts
 

@@ -25,7 +25,7 @@ from PIL import Image as Pictures
 from pydantic import BaseModel
 
 from preflexor_agents.autogen import OllamaClient
-from preflexor_agents.autogen.clients_tools import CallError
+from preflexor_agents.autogen.clients.tools import CallError
 from preflexor_agents.errors import BackendError, ModelError
 from tests.autogen.client_calls import ADD, MEASURE, QUESTION, Verdict, answer, asked, sent, streamed
 from tests.fakes.ollama_stub import Fault, Gate, OllamaStub, Replay, Reply, StubModel, says

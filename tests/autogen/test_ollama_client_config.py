@@ -7,7 +7,7 @@ from autogen_core.models import ChatCompletionClient, ModelFamily
 from pydantic import SecretStr
 
 from preflexor_agents.autogen import OllamaClient
-from preflexor_agents.autogen.clients_config import checked
+from preflexor_agents.autogen.clients.config import checked
 from preflexor_agents.errors import ConfigError
 
 

@@ -18,9 +18,9 @@ from autogen_core.models import FinishReasons, LLMMessage, ModelInfo
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import Field, SecretStr
 
-from preflexor_agents.autogen.clients_base import LocalClient, Reply
-from preflexor_agents.autogen.clients_config import ClientConfig, checked, masked, revealed
-from preflexor_agents.autogen.clients_ollama import (
+from preflexor_agents.autogen.clients.base import LocalClient, Reply
+from preflexor_agents.autogen.clients.config import ClientConfig, checked, masked, revealed
+from preflexor_agents.autogen.clients.ollama_messages import (
     Correction,
     FullSchemas,
     broken_up,
@@ -30,8 +30,8 @@ from preflexor_agents.autogen.clients_ollama import (
     known,
     wire,
 )
-from preflexor_agents.autogen.clients_plan import ANY_OBJECT, Ask, folded
-from preflexor_agents.autogen.clients_tools import CallError, functions
+from preflexor_agents.autogen.clients.plan import ANY_OBJECT, Ask, folded
+from preflexor_agents.autogen.clients.tools import CallError, functions
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.calls import call
 from preflexor_agents.backends.chat import ChatCall

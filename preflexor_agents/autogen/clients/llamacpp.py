@@ -23,10 +23,10 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import Field
 
-from preflexor_agents.autogen.clients_base import LocalClient, Reply
-from preflexor_agents.autogen.clients_config import ClientConfig, checked
-from preflexor_agents.autogen.clients_plan import Ask, folded
-from preflexor_agents.autogen.clients_tools import CallError, functions
+from preflexor_agents.autogen.clients.base import LocalClient, Reply
+from preflexor_agents.autogen.clients.config import ClientConfig, checked
+from preflexor_agents.autogen.clients.plan import Ask, folded
+from preflexor_agents.autogen.clients.tools import CallError, functions
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.chat import Chat, ChatCall, ChatTool, ChatTurn

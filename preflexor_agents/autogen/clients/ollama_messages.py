@@ -19,8 +19,8 @@ from autogen_core.models import (
     UserMessage,
 )
 
-from preflexor_agents.autogen.clients_plan import Ask, with_system
-from preflexor_agents.autogen.clients_tools import CallError
+from preflexor_agents.autogen.clients.plan import Ask, with_system
+from preflexor_agents.autogen.clients.tools import CallError
 from preflexor_agents.backends.chat import ChatTool, tools_in_words
 from preflexor_agents.backends.ollama import BYTES_PER_TOK, TURN_TOK
 from preflexor_agents.backends.ollama_prompt import control_strings, disarmed

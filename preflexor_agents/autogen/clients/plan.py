@@ -21,7 +21,7 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-from preflexor_agents.autogen.clients_tools import (
+from preflexor_agents.autogen.clients.tools import (
     MOST_CALLS,
     MUST_CALL,
     CallError,

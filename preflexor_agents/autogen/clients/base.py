@@ -17,8 +17,8 @@ from autogen_core.logging import LLMCallEvent, LLMStreamEndEvent, LLMStreamStart
 from autogen_core.models import ChatCompletionClient, CreateResult, FinishReasons, LLMMessage, ModelInfo, RequestUsage
 from autogen_core.tools import Tool, ToolSchema
 
-from preflexor_agents.autogen.clients_plan import Ask, JsonOutput, ToolChoice, plan
-from preflexor_agents.autogen.clients_stop import Stop
+from preflexor_agents.autogen.clients.plan import Ask, JsonOutput, ToolChoice, plan
+from preflexor_agents.autogen.clients.stop import Stop
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.calls import CallGuard, calls_in, find_calls
 from preflexor_agents.backends.chat import ChatCall
