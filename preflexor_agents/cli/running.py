@@ -62,11 +62,11 @@ async def run(job: Job) -> int:
     end = events[-1]
     if not isinstance(end, RunFinished):
         raise PreflexorError("the run ended without an answer")
-    citations = next((e.citations for e in reversed(events) if isinstance(e, Cited)), ())
+    cited = next((e for e in reversed(events) if isinstance(e, Cited)), None)
     if job.as_json:
         click.echo(json.dumps(report(events), ensure_ascii=False, indent=2))
     else:
-        show_answer(out, end.answer, citations, integrated=end.integrated)
+        show_answer(out, end, cited)
     watch.print(f"\n{lost or 'trace'}: {inert(str(trace.path))}", style="dim", soft_wrap=True, markup=False)
     return 1 if lost or end.stop_reason in ("failed", "cancelled") else 0
 

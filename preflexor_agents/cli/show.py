@@ -7,7 +7,6 @@ from rich.text import Text
 
 from preflexor_agents.events import (
     Channel,
-    Citation,
     Cited,
     Event,
     Retrieved,
@@ -192,15 +191,17 @@ class Printer:
         self._console.print(text, soft_wrap=True)
 
 
-def show_answer(console: Console, answer: str, citations: tuple[Citation, ...], *, integrated: bool) -> None:
-    """Print the answer and the quotes that it stands on."""
-    console.print(Text("\nAnswer" + (" (merged)" if integrated else ""), style="bold green"))
-    console.print(Text(inert(answer) or "(none)"), soft_wrap=True)
-    for c in citations:
+def show_answer(console: Console, end: RunFinished, cited: Cited | None) -> None:
+    """Print the answer, the quotes that it stands on, and what of it no passage supports."""
+    console.print(Text("\nAnswer" + (" (merged)" if end.integrated else ""), style="bold green"))
+    console.print(Text(inert(end.answer) or "(none)"), soft_wrap=True)
+    for c in cited.citations if cited else ():
         page = f", page {c.page}" if c.page is not None else ""
         where = f"  [{c.number}] {inert(c.title)} ({inert(c.source)}{page}, characters {c.start}-{c.end})"
         console.print(Text(where, style="cyan"), soft_wrap=True)
         console.print(Text(f"      “{inert(one_line(c.quote))}”", style="dim"), soft_wrap=True)
+    for claim in cited.unsupported if cited else ():
+        console.print(Text(f"  no passage supports: {inert(one_line(claim))}", style="yellow"), soft_wrap=True)
 
 
 def _style(stage: Stage, channel: Channel) -> str:

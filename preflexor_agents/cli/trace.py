@@ -41,10 +41,11 @@ def show(*, file: Path) -> None:
         verdict = "taken" if r["accepted"] else "kept the answer before"
         out.print(Text(f"round {r['round']}: {verdict}, {inert(r['reason'])}"), soft_wrap=True)
     cited = next((t.event for t in reversed(timed) if isinstance(t.event, Cited)), None)
-    show_answer(out, result["answer"], cited.citations if cited else (), integrated=result["integrated"])
+    last = timed[-1].event
+    end = last if isinstance(last, RunFinished) else RunFinished(answer="", stop_reason="cancelled")
+    show_answer(out, end, cited)
     usage = result["usage"]
-    finished = isinstance(timed[-1].event, RunFinished)
-    ending = result["stop_reason"] if finished else "the trace ends before the run did"
+    ending = end.stop_reason if end is last else "the trace ends before the run did"
     out.print(Text(f"\n{ending} · {usage['calls']} calls · {usage['generated']} tokens written", style="dim"))
 
 
@@ -95,10 +96,10 @@ def export(*, file: Path, kind: str, out: Path | None) -> None:
 
 def _play(timed: "list[Timed]", out: "Console", *, speed: float) -> None:
     from preflexor_agents.cli.show import Printer, show_answer
-    from preflexor_agents.events import Citation, Cited, RunFinished
+    from preflexor_agents.events import Cited, RunFinished
 
     printer = Printer(out)
-    citations: tuple[Citation, ...] = ()
+    cited: Cited | None = None
     before = 0.0
     for t_s, event in timed:
         if speed:
@@ -106,16 +107,16 @@ def _play(timed: "list[Timed]", out: "Console", *, speed: float) -> None:
         before = t_s
         printer.show(event)
         if isinstance(event, Cited):
-            citations = event.citations
+            cited = event
         if isinstance(event, RunFinished):
-            show_answer(out, event.answer, citations, integrated=event.integrated)
+            show_answer(out, event, cited)
 
 
 def _picture(timed: "list[Timed]") -> str:
     """The run on a terminal as SVG, with no address of a font server in it."""
     from rich.console import Console
 
-    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False)
+    console = Console(record=True, width=116, file=io.StringIO(), force_terminal=True, highlight=False)
     _play(timed, console, speed=0)
     svg = console.export_svg(title="preflexor ask")
     return re.sub(r"@font-face\s*\{[^}]*\}", "", svg)
