@@ -86,8 +86,10 @@ def integrate(grounds: Grounds, *, answers: Sequence[str]) -> tuple[Message, ...
 
 
 def hinted(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The prompt for a model that has no tags of its own: its system turn says how to mark the thinking."""
-    return tuple(Message(m.role, m.content + TAG_HINT) if m.role == "system" else m for m in messages)
+    """The prompt for a model that has no tags of its own: its system turn says, once, how to mark the thinking."""
+    if not messages or messages[0].role != "system" or TAG_HINT in messages[0].content:
+        return messages
+    return (Message("system", messages[0].content + TAG_HINT), *messages[1:])
 
 
 def one_line(text: str) -> str:

@@ -26,7 +26,7 @@ from preflexor_agents.backends.ollama_prompt import PREFILL_NOTES, control_strin
 from preflexor_agents.errors import BackendError, PreflexorError
 from preflexor_agents.events import Usage
 from preflexor_agents.markup import SectionParser
-from preflexor_agents.prompts import TAG_HINT, Message
+from preflexor_agents.prompts import Message, hinted
 
 CHARS_PER_TOK = 3
 """For estimates, where there is no tokenizer at hand: too many tokens rather than too few."""
@@ -154,8 +154,8 @@ def quoted(request: Request, *, hint: bool) -> tuple[list[dict[str, str]], tuple
         hint: whether the model must be told how to mark its thinking.
     """
     messages = request.messages
-    if hint and request.thinking is None and messages[0].role == "system":
-        messages = (replace(messages[0], content=messages[0].content + TAG_HINT), *messages[1:])
+    if hint and request.thinking is None:
+        messages = hinted(messages)
     disarmed = turns(messages, _CONTROL)
     sent, notes = list(disarmed.messages), list(disarmed.notes)
     if request.thinking is not None:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, Loading, begin_loading, discard
 from preflexor_agents.errors import ModelError
 
+LINGER_S = 300.0
+"""How long a model that nobody uses stays loaded unless asked otherwise; Ollama's default."""
+
 if TYPE_CHECKING:
     from preflexor_agents.backends.model_file import ModelFile
     from preflexor_agents.backends.model_text import ModelText

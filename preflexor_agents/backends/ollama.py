@@ -24,7 +24,6 @@ from preflexor_agents.backends.ollama_prompt import (
     continued,
     control_strings,
     disarmed,
-    hinted,
     prefill_way,
     turns,
     with_thinking,
@@ -34,7 +33,7 @@ from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel, Usage
 from preflexor_agents.markup import SectionParser
-from preflexor_agents.prompts import Message
+from preflexor_agents.prompts import Message, hinted
 
 BYTES_PER_TOK = 4
 """Ordinary English prose; the server offers no tokenizer."""

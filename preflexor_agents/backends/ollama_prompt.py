@@ -7,7 +7,7 @@ open; which way works is found out once, from the prompts that the server render
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
@@ -60,13 +60,6 @@ class Turns:
 
     messages: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
-
-
-def hinted(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages with our hint on tags in the system turn, for a model that knows none; once, if there is one."""
-    if not messages or messages[0].role != "system" or TAG_HINT in messages[0].content:
-        return tuple(messages)
-    return (replace(messages[0], content=messages[0].content + TAG_HINT), *messages[1:])
 
 
 def turns(messages: Sequence[Message], control: frozenset[str]) -> Turns:

@@ -7,12 +7,9 @@ from pathlib import Path
 from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request
 from preflexor_agents.backends.llamacpp import CONTEXT_TOK, LlamaCppBackend, nano_path
-from preflexor_agents.backends.model_cache import MODELS, Lease
+from preflexor_agents.backends.model_cache import LINGER_S, MODELS, Lease
 from preflexor_agents.errors import BackendError
 from preflexor_agents.prompts import Message
-
-LINGER_S = 300.0
-"""How long a model that nobody uses stays loaded; Ollama's default."""
 
 
 class SharedBackend:

@@ -31,15 +31,13 @@ from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.chat import Chat, ChatCall, ChatTool, ChatTurn
 from preflexor_agents.backends.llamacpp import CONTEXT_TOK, nano_path
-from preflexor_agents.backends.model_cache import MODELS, Lease
+from preflexor_agents.backends.model_cache import LINGER_S, MODELS, Lease
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
     from preflexor_agents.backends.local_model import LocalModel, Written
 
-KEEP_ALIVE_S = 300.0
-"""How long an unused model stays loaded; Ollama's default."""
 _USUAL = Sampling()
 
 
@@ -72,7 +70,7 @@ class LlamaCppClientConfig(ClientConfig):
     n_ctx: int = Field(default=CONTEXT_TOK, ge=1)
     n_threads: int | None = Field(default=None, ge=1)
     options: dict[str, Any] | None = None
-    keep_alive: float = Field(default=KEEP_ALIVE_S, ge=0)
+    keep_alive: float = Field(default=LINGER_S, ge=0)
     stream_thinking: bool = False
     model_info: ModelInfo | None = None
 
@@ -91,7 +89,7 @@ class LlamaCppClient(LocalClient, Component[LlamaCppClientConfig]):
         n_ctx: int = CONTEXT_TOK,
         n_threads: int | None = None,
         options: Mapping[str, Any] | None = None,
-        keep_alive: float = KEEP_ALIVE_S,
+        keep_alive: float = LINGER_S,
         stream_thinking: bool = False,
         model_info: ModelInfo | None = None,
     ) -> None:
