@@ -41,7 +41,7 @@ $(RUNTIME): $(SOURCES) | $(BIN)/python
 # torch goes first and exactly: any other way to ask for it may replace a build without CUDA by one of several GB.
 $(DEV): $(RUNTIME)
 	$(PIP) install --constraint constraints.txt torch==$(shell sed -n 's/^torch==//p' constraints.txt)
-	$(PIP) install --constraint constraints.txt --editable '.[dev,train,quantize]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,train,quantize,tui,web,graph]'
 	@touch $@
 
 demo: setup

@@ -15,7 +15,7 @@ from preflexor_agents.store.paths import shown
 
 APPLICATION_ID = 0x50524658
 """`PRFX` in the file's header: tells a knowledge store from any other SQLite file."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 6
 """Kept in `user_version`; equals the number of migrations."""
 MIGRATIONS = Migrations("preflexor")
 _PAGE_SIZE = 8192
@@ -103,6 +103,61 @@ def m002_findings(db: Database) -> None:
         CREATE INDEX finding_owner ON finding(owner);
 
         PRAGMA user_version = 2;
+        """
+    )
+
+
+@MIGRATIONS()
+def m003_pages_collections(db: Database) -> None:
+    """Who wrote a document and when, the collection it is in, and where its pages are."""
+    db.executescript(
+        """
+        ALTER TABLE document ADD COLUMN authors TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(authors));
+        ALTER TABLE document ADD COLUMN published TEXT;
+        ALTER TABLE document ADD COLUMN collection TEXT NOT NULL DEFAULT 'default';
+        CREATE INDEX document_collection ON document(collection);
+
+        CREATE TABLE page (
+            document_id INTEGER NOT NULL REFERENCES document(id) ON DELETE CASCADE,
+            number INTEGER NOT NULL CHECK (number > 0),
+            start INTEGER NOT NULL CHECK (start >= 0),
+            "end" INTEGER NOT NULL CHECK ("end" >= start),
+            PRIMARY KEY (document_id, number)
+        ) STRICT, WITHOUT ROWID;
+
+        PRAGMA user_version = 3;
+        """
+    )
+
+
+@MIGRATIONS()
+def m004_spaces(db: Database) -> None:
+    """Several embedding spaces beside each other: one is searched, another may be in the making."""
+    db.executescript(
+        """
+        ALTER TABLE embedding_space ADD COLUMN complete INTEGER NOT NULL DEFAULT 1;
+
+        PRAGMA user_version = 4;
+        """
+    )
+
+
+@MIGRATIONS()
+def m005_graph(db: Database) -> None:
+    """Entities, relations between them, and the quotes they stand on."""
+    db.executescript(
+        """
+        PRAGMA user_version = 5;
+        """
+    )
+
+
+@MIGRATIONS()
+def m006_sessions(db: Database) -> None:
+    """Conversations in the terminal UI: their runs as event logs, which may branch."""
+    db.executescript(
+        """
+        PRAGMA user_version = 6;
         """
     )
 

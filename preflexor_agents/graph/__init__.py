@@ -1,0 +1,1 @@
+"""The knowledge graph as plain values: what a fact is, how graphs are read from and written to other formats. Pure."""
