@@ -95,6 +95,31 @@ def reading(db: Database) -> Iterator[None]:
         _roll_back(db)
 
 
+@contextmanager
+def closing(db: Database, path: Path) -> Iterator[None]:
+    """Close the connection at the end; the driver's errors come out as ours."""
+    with speaking_of(path):
+        try:
+            yield
+        finally:
+            db.close()
+
+
+def copy_into(db: Database, copy: Path) -> None:
+    """Write a compact copy of what is committed; it has its name only once it is whole.
+
+    Raises:
+        OSError: the copy cannot be renamed or an old half one not removed.
+    """
+    partial = copy.with_name(copy.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        db.conn.execute("VACUUM INTO ?", (str(partial),))
+        partial.replace(copy)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _roll_back(db: Database) -> None:
     with suppress(sqlite3.Error):
         db.conn.rollback()

@@ -174,7 +174,7 @@ def open_file(path: Path, *, create: bool) -> Database:
     if not path.exists():
         if not create:
             raise StoreFileError(f"store {shown(path)} does not exist; ingest documents into it first")
-        _make_folder(path.parent)
+        make_folder(path.parent)
     elif not _may_be_sqlite(path):
         raise StoreFileError(f"store {shown(path)} is no SQLite file, so it is no knowledge store; name another file")
     with driver.speaking_of(path):
@@ -197,7 +197,8 @@ def _may_be_sqlite(path: Path) -> bool:
     return head in (b"", _SQLITE_HEADER)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder that a store or a copy is to lie in. Raises StoreFileError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -240,14 +241,6 @@ def _bring_up_to_date(db: Database, path: Path, *, create: bool) -> None:
         db.conn.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         db.conn.execute("PRAGMA journal_mode = WAL")
     else:
-        _keep_copy(db, path, found)
+        driver.copy_into(db, path.with_name(f"{path.name}.v{found}.bak"))
     with driver.writing(db):
         MIGRATIONS.apply(db)
-
-
-def _keep_copy(db: Database, path: Path, found: int) -> None:
-    copy = path.with_name(f"{path.name}.v{found}.bak")
-    partial = copy.with_name(copy.name + ".partial")
-    partial.unlink(missing_ok=True)
-    db.conn.execute("VACUUM INTO ?", (str(partial),))
-    partial.replace(copy)

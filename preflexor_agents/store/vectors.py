@@ -48,6 +48,12 @@ def space_of(db: Database) -> Space | None:
     return Space(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
 
 
+def spaces(db: Database) -> list[Space]:
+    """Every space that the store holds vectors of."""
+    rows = db.conn.execute("SELECT id, spec, name, dim, indexed FROM embedding_space ORDER BY id").fetchall()
+    return [Space(id, spec, name, dim, bool(indexed)) for id, spec, name, dim, indexed in rows]
+
+
 def add_space(db: Database, embedder: Embedder, dim: int) -> Space:
     """Remember the embedder, inside the transaction that writes its first vectors."""
     row = (embedder.spec, embedder.name, dim)
@@ -67,18 +73,25 @@ def check_dim(space: Space, rows: Vectors) -> None:
 def prepare_index(db: Database, space: Space, *, has_vec: bool) -> Space:
     """Before a write: build the index if it is behind and can be built; mark it as behind if it cannot be kept."""
     if has_vec and not space.indexed:
-        db.conn.execute(f"DROP TABLE IF EXISTS {space.index}")
-        db.conn.execute(
-            f"CREATE VIRTUAL TABLE {space.index} USING vec0(chunk_id INTEGER PRIMARY KEY, vector float[{space.dim}])"
-        )
-        db.conn.execute(
-            f"INSERT INTO {space.index}(chunk_id, vector) "
-            "SELECT chunk_id, vector FROM embedding WHERE space_id = ? ORDER BY chunk_id",
-            (space.id,),
-        )
-    if has_vec != space.indexed:
+        build_index(db, space)
+    elif has_vec != space.indexed:
         db.conn.execute("UPDATE embedding_space SET indexed = ? WHERE id = ?", (int(has_vec), space.id))
     return Space(space.id, space.spec, space.name, space.dim, has_vec)
+
+
+def build_index(db: Database, space: Space) -> int:
+    """Make the sqlite-vec table from the rows, in a write transaction; returns how many vectors it holds."""
+    db.conn.execute(f"DROP TABLE IF EXISTS {space.index}")
+    db.conn.execute(
+        f"CREATE VIRTUAL TABLE {space.index} USING vec0(chunk_id INTEGER PRIMARY KEY, vector float[{space.dim}])"
+    )
+    cursor = db.conn.execute(
+        f"INSERT INTO {space.index}(chunk_id, vector) "
+        "SELECT chunk_id, vector FROM embedding WHERE space_id = ? ORDER BY chunk_id",
+        (space.id,),
+    )
+    db.conn.execute("UPDATE embedding_space SET indexed = 1 WHERE id = ?", (space.id,))
+    return int(cursor.rowcount)
 
 
 def add(db: Database, space: Space, chunk_ids: Iterable[int], vectors: Vectors) -> None:

@@ -4,6 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from preflexor_agents.store import driver, schema, vectors
+from preflexor_agents.store.driver import sqlite3
+
+
+class Failing(sqlite3.Connection):
+    """Fails at its n-th statement, once."""
+
+    left = -1
+
+    def _count(self) -> None:
+        cls = type(self)
+        cls.left -= 1
+        if cls.left == 0:
+            raise sqlite3.OperationalError("injected")
+
+    def execute(self, *args: Any) -> Any:
+        self._count()
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        self._count()
+        return super().executemany(*args)
 
 
 def assert_sound(path: Path) -> None:

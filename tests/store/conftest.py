@@ -1,11 +1,14 @@
 """Documents and stores on disk."""
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from preflexor_agents.store import Store
+from preflexor_agents.store.driver import sqlite3
+from tests.store.checking import Failing
 
 NACRE = """# Nacre
 
@@ -52,3 +55,21 @@ def library(store: Store, notes: Path) -> Store:
     """A store that holds the notes."""
     store.ingest([notes])
     return store
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Failing]]:
+    """Connections fail once `left` has counted down to 0."""
+    plain = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: plain(*args, factory=Failing, **options))
+    yield Failing
+    Failing.left = -1
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Path:
+    """A store that version 2 of the schema made: two documents and a finding."""
+    path = tmp_path / "old.db"
+    packed = Path(__file__).parent / "data" / "store-v2.db.gz"
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    return path

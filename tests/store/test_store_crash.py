@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import pytest
 
 from preflexor_agents.errors import StoreError
 from preflexor_agents.store import Store, driver
-from preflexor_agents.store.driver import sqlite3
-from tests.store.checking import assert_sound, contents
+from tests.store.checking import Failing, assert_sound, contents
 
 WRITER = r"""
 import sys
@@ -47,35 +46,6 @@ def test_a_killed_writer_leaves_whole_documents(tmp_path: Path) -> None:
         assert_sound(path)
         assert all(row[0].startswith(str(tmp_path)) for row in contents(path))
     assert contents(path)
-
-
-class Failing(sqlite3.Connection):
-    """Fails at its n-th statement, once."""
-
-    left = -1
-
-    def _count(self) -> None:
-        cls = type(self)
-        cls.left -= 1
-        if cls.left == 0:
-            raise sqlite3.OperationalError("injected")
-
-    def execute(self, *args: Any) -> Any:
-        self._count()
-        return super().execute(*args)
-
-    def executemany(self, *args: Any) -> Any:
-        self._count()
-        return super().executemany(*args)
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Failing]]:
-    """Connections fail once `left` has counted down to 0."""
-    plain = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: plain(*args, factory=Failing, **options))
-    yield Failing
-    Failing.left = -1
 
 
 def state(path: Path) -> list[tuple[Any, ...]]:

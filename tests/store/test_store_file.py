@@ -1,5 +1,6 @@
 """The file under a store: what is refused, and that nothing is lost."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from preflexor_agents.errors import InputError, ModelError, StoreError, StoreFil
 from preflexor_agents.store import Store, driver, schema
 from preflexor_agents.store.driver import sqlite3
 from preflexor_agents.store.embedders import HashEmbedder
-from tests.store.checking import assert_sound, contents
+from tests.store.checking import Failing, assert_sound, contents
 
 
 class Other(HashEmbedder):
@@ -241,43 +242,35 @@ def test_two_processes_may_make_one_store(tmp_path: Path) -> None:
     assert_sound(tmp_path / "a.db")
 
 
-def with_next_version(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
-    """A program that knows one migration more."""
-    migrations = schema.Migrations("preflexor")
-    migrations()(schema.m001_documents_chunks_vectors)
-    migrations()(schema.m002_findings)
-
-    @migrations()
-    def m003_collections(db: Database) -> None:
-        db.conn.execute("CREATE TABLE collection (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT")
-        if fails:
-            raise sqlite3.OperationalError("migration failed")
-        db.conn.execute("PRAGMA user_version = 3")
-
-    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+def test_an_older_store_is_brought_up_to_date_and_a_copy_kept(old_store: Path) -> None:
+    before = contents(old_store)
+    with Store.open(old_store) as store:
+        assert store.stats().schema_version == schema.SCHEMA_VERSION
+        assert [finding.author for finding in store.findings()] == ["Ada"]
+        assert [passage.title for passage in store.search("toughness of nacre", k=1)] == ["Nacre"]
+    copy = old_store.with_name("old.db.v2.bak")
+    assert contents(copy) == contents(old_store) == before
+    assert_sound(old_store)
 
 
-def test_an_older_store_is_brought_up_to_date_and_a_copy_kept(library: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    library.close()
-    before = contents(library.path)
-    with_next_version(monkeypatch)
-    with Store.open(library.path) as store:
-        assert store.stats().schema_version == 3 and store.search("silk")
-    copy = library.path.with_name("test.db.v2.bak")
-    assert contents(copy) == contents(library.path) == before
-    assert_sound(copy)
-
-
-def test_a_failed_migration_changes_nothing(library: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    library.close()
-    with monkeypatch.context() as patch:
-        with_next_version(patch, fails=True)
-        with pytest.raises(StoreError, match="migration failed"):
-            Store.open(library.path)
-    with Store.open(library.path) as store:
-        assert store.stats().schema_version == 2 and store.search("silk")
-    assert_sound(library.path)
+def test_a_failure_at_any_statement_of_a_migration_changes_nothing(failing: type[Failing], old_store: Path) -> None:
+    before = old_store.read_bytes()
+    for n in itertools.count(1):
+        failing.left = n
+        try:
+            Store.open(old_store).close()
+        except StoreError as error:
+            assert "injected" in str(error)
+        else:
+            break
+        finally:
+            failing.left = -1
+        with driver.closing(driver.connect(old_store, mode="rw"), old_store):
+            pass
+        assert old_store.read_bytes() == before
+        assert not list(old_store.parent.glob("*.partial"))
+    assert n > 10
+    assert_sound(old_store)
 
 
 def test_every_table_is_strict() -> None:
