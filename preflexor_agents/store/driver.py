@@ -26,6 +26,7 @@ BUSY_TIMEOUT_S = 5.0
 _REMEDIES: tuple[tuple[str, type[StoreError], str], ...] = (
     ("not a database", StoreFileError, "is no SQLite file, so it is no knowledge store; name another file"),
     ("malformed", StoreFileError, "is damaged; restore a copy or ingest the documents into a new file"),
+    ("vtable constructor failed", StoreFileError, "is damaged; restore a copy or ingest the documents into a new file"),
     ("locked", StoreError, "is locked by another process; try again when that is done"),
     ("readonly", StoreFileError, "is read-only; copy it to a place you can write to"),
     ("is full", StoreError, "could not grow, the disk is full; free some space and try again, what was done is kept"),
