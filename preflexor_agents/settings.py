@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from preflexor_agents.config import ReflectConfig, preset
+from preflexor_agents.config import ReflectConfig, Sampling, preset
 from preflexor_agents.errors import ConfigError
 
 FILE_NAME = "preflexor.toml"
@@ -75,6 +75,12 @@ class Settings(BaseModel):
     """Most tokens generated over the whole run."""
     budget_seconds: Annotated[Real, Field(gt=0, allow_inf_nan=False)] | None = None
     """Most seconds over the whole run."""
+    temperature: Annotated[Real, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    """Of drafts, answers, critiques and revisions; 0 is greedy. The judge stays greedy."""
+    theme: Text | None = None
+    """Looks of the terminal UI, by name."""
+    keys: dict[Text, Text] = Field(default_factory=dict)
+    """Keys of the terminal UI: id of a binding -> key, or keys with commas between. In the file only."""
 
 
 class Given(NamedTuple):
@@ -95,14 +101,36 @@ def load(options: Mapping[str, object] | None = None, *, folder: Path | None = N
     Raises:
         ConfigError: a key is unknown, or a value is not what its key takes; names the place, the value and the remedy.
     """
-    given = _from_file(folder or Path.cwd()) | _from_environment() | _from_options(options or {})
+    return checked(given(options, folder=folder))
+
+
+def given(options: Mapping[str, object] | None = None, *, folder: Path | None = None) -> dict[str, Given]:
+    """What somebody set, by field name, and where; not checked yet but for the names.
+
+    Raises:
+        ConfigError: a key is unknown, or the file cannot be read.
+    """
+    return _from_file(folder or Path.cwd()) | _from_environment() | _from_options(options or {})
+
+
+def checked(given: Mapping[str, Given]) -> Settings:
+    """The settings that these values make. Raises ConfigError: one is not what its key takes."""
     try:
         return Settings.model_validate({key: value for key, (value, _) in given.items()})
     except ValidationError as e:
         first = e.errors()[0]
-        value, place = given[str(first["loc"][0])]
+        key, *inside = (str(part) for part in first["loc"])
+        value, place = given[key]
+        if inside and isinstance(value, dict):
+            value, place = value.get(inside[0], inside[0]), f"{inside[0]!r} among the {place}"
         problem = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         raise ConfigError(f"{place} is {_short(value)}; {problem}") from None
+
+
+def file_in_use(folder: Path | None = None) -> Path:
+    """The settings file that holds in `folder` (default: the working directory); the user's own where there is none."""
+    beside = (folder or Path.cwd()) / FILE_NAME
+    return beside if os.path.lexists(beside) else user_file()
 
 
 def reflect_config(settings: Settings) -> ReflectConfig:
@@ -118,7 +146,17 @@ def reflect_config(settings: Settings) -> ReflectConfig:
         config = replace(config, budget_tok=settings.budget_tokens)
     if settings.budget_seconds is not None:
         config = replace(config, budget_s=settings.budget_seconds)
+    if settings.temperature is not None:
+        config = replace(
+            config,
+            thinker=_warmed(config.thinker, settings.temperature),
+            improver=_warmed(config.improver, settings.temperature),
+        )
     return config
+
+
+def _warmed(sampling: Sampling, temperature: float) -> Sampling:
+    return replace(sampling, temperature=temperature)
 
 
 def _from_options(options: Mapping[str, object]) -> dict[str, Given]:
@@ -131,18 +169,16 @@ def _from_environment() -> dict[str, Given]:
     for name, value in os.environ.items():
         if name.startswith(ENV_PREFIX) and value:
             key = name.removeprefix(ENV_PREFIX).lower()
-            if key not in Settings.model_fields:
+            if key == "keys" or key not in Settings.model_fields:
                 raise ConfigError(f"{name} is not a setting; {_remedy(key, lambda known: ENV_PREFIX + known.upper())}")
             given[key] = Given(value, name)
     return given
 
 
 def _from_file(folder: Path) -> dict[str, Given]:
-    file = folder / FILE_NAME
+    file = file_in_use(folder)
     if not os.path.lexists(file):
-        file = user_file()
-        if not os.path.lexists(file):
-            return {}
+        return {}
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as e:
@@ -151,17 +187,22 @@ def _from_file(folder: Path) -> dict[str, Given]:
         raise ConfigError(f"{file} is not UTF-8 text; save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise ConfigError(f"{file} is not TOML: {e}; correct that line") from None
-    for key, value in data.items():
-        if key not in Settings.model_fields:
-            raise ConfigError(f"{key!r} = {_short(value)} in {file} is not a setting; {_remedy(key, str)}")
+    refuse_unknown(data, file)
     store = data.get("store")
     if isinstance(store, str) and store.strip() and store.isprintable():
         data["store"] = str(file.parent / os.path.expanduser(store))
     return {key: Given(value, f"{key} in {file}") for key, value in data.items()}
 
 
+def refuse_unknown(data: Mapping[str, object], file: Path) -> None:
+    """Raises ConfigError for a key of the file that is no setting."""
+    for key, value in data.items():
+        if key not in Settings.model_fields:
+            raise ConfigError(f"{key!r} = {_short(value)} in {file} is not a setting; {_remedy(key, str)}")
+
+
 def _remedy(key: str, spell: Callable[[str], str]) -> str:
-    near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    near = [name for name in difflib.get_close_matches(key, Settings.model_fields, n=1) if name != key]
     if near:
         return f"did you mean {spell(near[0])}?"
     return f"the settings are {', '.join(map(spell, Settings.model_fields))}"

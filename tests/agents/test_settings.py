@@ -177,3 +177,21 @@ def test_a_folder_or_a_dead_link_in_place_of_the_file_is_named(folder: Path) -> 
 def test_a_byte_order_mark_does_no_harm(folder: Path) -> None:
     (folder / "preflexor.toml").write_bytes(b"\xef\xbb\xbfrounds = 2")
     assert load(folder=folder).rounds == 2
+
+
+def test_a_temperature_warms_every_voice_but_the_judge(folder: Path) -> None:
+    config = reflect_config(load({"temperature": 0.9}, folder=folder))
+    assert (config.thinker.temperature, config.improver.temperature, config.judge.temperature) == (0.9, 0.9, 0.0)
+    assert config.thinker.top_p == ReflectConfig().thinker.top_p
+
+
+def test_keys_come_from_the_file_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(folder, '[keys]\n"chat.send" = "ctrl+s"')
+    assert load(folder=folder).keys == {"chat.send": "ctrl+s"}
+    write(folder, '[keys]\n"chat.send" = 3')
+    with pytest.raises(ConfigError) as caught:
+        load(folder=folder)
+    assert str(caught.value) == f"'chat.send' among the keys in {file} is 3; it should be a valid string"
+    monkeypatch.setenv("PREFLEXOR_KEYS", "x")
+    with pytest.raises(ConfigError, match="PREFLEXOR_KEYS is not a setting"):
+        load(folder=folder)
