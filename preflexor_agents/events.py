@@ -111,6 +111,43 @@ class Steered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundStopped:
+    """The user stopped the open round, or the merging after the last one; what was written of it is kept."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruled:
+    """The user took or refused a round's answer by hand; it stands above the gate."""
+
+    round: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundsAdded:
+    """The user asked for more rounds while the run was going."""
+
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A run that had ended, or the part of one up to a round, goes on: with these models, this config, this store."""
+
+    models: dict[str, str]
+    config: dict[str, Any]
+    store: str | None = None
+    context_tok: int = 0
+    resumed_at: float
+    """Seconds since the epoch."""
+    spent_s: float = 0.0
+    """Seconds of the run's budget that were used before."""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted:
     """A role begins one piece of work."""
 
@@ -221,6 +258,10 @@ Event = (
     RunStarted
     | RoundStarted
     | Steered
+    | RoundStopped
+    | Ruled
+    | RoundsAdded
+    | Resumed
     | StepStarted
     | TextDelta
     | Retrieved

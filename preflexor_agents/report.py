@@ -7,9 +7,11 @@ from typing import Any
 from preflexor_agents.events import (
     Cited,
     Event,
+    Resumed,
     Retrieved,
     RoundFinished,
     RoundStarted,
+    Ruled,
     RunFinished,
     RunStarted,
     StepFailed,
@@ -43,7 +45,7 @@ def report(events: Iterable[Event]) -> dict[str, Any]:
     return result
 
 
-def _fold(result: dict[str, Any], event: Event) -> None:
+def _fold(result: dict[str, Any], event: Event) -> None:  # noqa: C901 - one case per event
     rounds: list[dict[str, Any]] = result["rounds"]
     match event:
         case RunStarted():
@@ -63,6 +65,12 @@ def _fold(result: dict[str, Any], event: Event) -> None:
             entry = rounds[-1] if rounds else {}
             entry.update(thinking=event.thinking, reflection=event.reflection, answer=event.answer)
             entry.update(score=event.score, accepted=event.accepted, reason=event.reason)
+        case Ruled(round=n, accepted=accepted):
+            for entry in rounds:
+                if entry["round"] == n:
+                    entry.update(accepted=accepted, reason=f"{'taken' if accepted else 'refused'} by hand")
+        case Resumed(models=models, config=config):
+            result.update(models=models, model=models.get("thinker", ""), seed=config.get("seed", 0))
         case Cited():
             result["citations"] = [asdict(c) for c in event.citations]
             result["unsupported"] = list(event.unsupported)

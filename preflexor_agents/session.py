@@ -5,17 +5,36 @@ The only place where any exception becomes an event.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.errors import InputError, PreflexorError
-from preflexor_agents.events import ROLES, Event, Role, RunFinished, RunStarted, Usage
+from preflexor_agents.errors import InputError, PreflexorError, TraceError
+from preflexor_agents.events import (
+    ROLES,
+    Event,
+    Resumed,
+    Retrieved,
+    Role,
+    RunFinished,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    TextDelta,
+    Usage,
+)
 from preflexor_agents.prompts import Grounds, draft
+from preflexor_agents.reflection.engine import begin
 from preflexor_agents.reflection.perform import Cast, Control, Library
 from preflexor_agents.reflection.state import State, advance, start
+
+if TYPE_CHECKING:
+    from autogen_agentchat.messages import TextMessage
+
+    from preflexor_agents.autogen.group_chat import ReflectionGroupChat
 
 MODEL_ROLES: tuple[Role, ...] = tuple(role for role in ROLES if role != "librarian")
 
@@ -82,14 +101,87 @@ async def ask(
         control: stop or steer the run from outside.
     """
     from preflexor_agents.autogen.group_chat import reflection_team
-    from preflexor_agents.autogen.transcript import watched
 
     control = control or Control()
-    began = time.monotonic()
-    state: State | None = None
     team = reflection_team(cast, config=config, library=library, store=store, control=control)
+    async with aclosing(_watched(team, question, None, control)) as events:
+        async for event in events:
+            yield event
+
+
+async def resume(
+    before: Sequence[Event],
+    *,
+    cast: Cast,
+    config: ReflectConfig,
+    library: Library | None = None,
+    store: str | None = None,
+    control: Control | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Go on with a run that has ended, or from the end of one of its rounds; yields `Resumed` and what comes after.
+
+    Args:
+        before: the run's events up to there, `RunStarted` first.
+        cast: from `open_cast`.
+        config: holds from here on. Rounds, tokens and seconds count from the run's beginning.
+        library: the open knowledge store, if any.
+        store: its path, for the record.
+        control: stop or steer the run from outside; what it holds already counts at once.
+    """
+    from preflexor_agents.autogen.group_chat import reflection_team
+    from preflexor_agents.autogen.transcript import Turn, turn_message
+
+    started = before[0] if before else None
+    if not isinstance(started, RunStarted):
+        raise TraceError("these events do not begin with RunStarted, so there is no run to go on with")
+    control = control or Control()
+    opened = begin(started.question, cast=cast, config=config, store=store if library is not None else None)
+    resumed = Resumed(
+        models=opened.models,
+        config=opened.config,
+        store=opened.store,
+        context_tok=opened.context_tok,
+        resumed_at=opened.started_at,
+        spent_s=spent_s(before),
+        version=opened.version,
+    )
+    yield resumed
+    events = [*before, resumed]
+    state = start(started)
+    for event in events[1:]:
+        state = advance(state, event)
+    team = reflection_team(cast, config=config, library=library, store=store, control=control)
+    team.skip_time(started.started_at, resumed.resumed_at - resumed.spent_s)
+    told = tuple(e for e in events if not isinstance(e, TextDelta))
+    task = turn_message(Turn(started.started_at, 0, told), source="user")
+    async with aclosing(_watched(team, task, state, control)) as following:
+        async for event in following:
+            yield event
+
+
+def spent_s(events: Sequence[Event]) -> float:
+    """Seconds of its budget that a run has used: as it said at its end, else those of its steps."""
+    total = 0.0
+    for event in events:
+        match event:
+            case RunFinished(seconds=seconds):
+                total = seconds
+            case StepFinished(seconds=seconds) | StepFailed(seconds=seconds) | Retrieved(seconds=seconds):
+                total += seconds
+            case _:
+                pass
+    return total
+
+
+async def _watched(
+    team: "ReflectionGroupChat", task: "str | TextMessage", state: State | None, control: Control
+) -> AsyncGenerator[Event, None]:
+    """The events of a team's run; whatever breaks it ends it as data, with the best answer so far."""
+    from preflexor_agents.autogen.transcript import watched
+
+    began = time.monotonic()
     try:
-        async with aclosing(team.run_stream(task=question)) as messages:
+        async with aclosing(team.run_stream(task=task)) as messages:
             try:
                 async for message in messages:
                     event = watched(message)
@@ -98,7 +190,7 @@ async def ask(
                         yield event
             finally:
                 control.stop.set()  # whoever leaves early does not wait for the rest of the run
-    except Exception as e:  # the one place: whatever broke ends the run as data, with the best answer so far
+    except Exception as e:  # the one place: whatever broke ends the run as data
         if state is None and isinstance(e, PreflexorError):
             raise
         if state is None or not state.finished:

@@ -173,6 +173,10 @@ class ReflectionGroupChat(BaseGroupChat, Component[ReflectionGroupChatConfig]):
         """Stops or steers the run."""
         return self._table.control
 
+    def skip_time(self, since: float, until: float) -> None:
+        """Leave a span of time (seconds since the epoch) out of the run's budget."""
+        self._table.pauses.spans.append((since, until))
+
     def _unfinished_business(self) -> TextMessage | None:
         """What reminds everybody of the run to go on with: a state that was saved in the middle of a turn may hold
         participants who know more or less than the others. None if there is no such run.

@@ -29,9 +29,13 @@ from preflexor_agents.events import (
     Cited,
     Event,
     Passage,
+    Resumed,
     Retrieved,
     RoundFinished,
+    RoundsAdded,
     RoundStarted,
+    RoundStopped,
+    Ruled,
     RunFinished,
     RunStarted,
     Steered,
@@ -246,7 +250,7 @@ class Transcript:
         return new
 
 
-def describe(event: Event) -> str:
+def describe(event: Event) -> str:  # noqa: C901 - one case per event
     """One line a person can read."""
     match event:
         case RunStarted():
@@ -255,6 +259,14 @@ def describe(event: Event) -> str:
             return f"Round {event.round}" + (f": {'; '.join(event.steering)}" if event.steering else "")
         case Steered():
             return f"The user adds: {event.text}"
+        case RoundStopped():
+            return f"The user stops round {event.round}"
+        case Ruled():
+            return f"The user {'takes' if event.accepted else 'refuses'} the answer of round {event.round}"
+        case RoundsAdded():
+            return f"The user asks for {event.rounds} more"
+        case Resumed():
+            return "The run goes on"
         case StepStarted():
             return f"{event.role} begins: {event.stage}"
         case TextDelta():

@@ -9,9 +9,13 @@ from preflexor_agents.events import (
     Channel,
     Cited,
     Event,
+    Resumed,
     Retrieved,
     RoundFinished,
+    RoundsAdded,
     RoundStarted,
+    RoundStopped,
+    Ruled,
     RunFinished,
     RunStarted,
     Stage,
@@ -62,6 +66,19 @@ def _symbol(c: str) -> str:
 _BIDI = frozenset((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
+def by_hand(event: RoundStopped | Ruled | RoundsAdded | Resumed) -> str:
+    """What the user did, in words."""
+    match event:
+        case RoundStopped(round=n):
+            return f"you stopped round {n}"
+        case Ruled(round=n, accepted=accepted):
+            return f"you {'took' if accepted else 'refused'} the answer of round {n}"
+        case RoundsAdded(rounds=n):
+            return f"you asked for {n} more {'round' if n == 1 else 'rounds'}"
+        case Resumed(models=models):
+            return f"the run goes on with {', '.join(dict.fromkeys(models.values()))}"
+
+
 class Printer:
     """Shows events on a console. Of calls that run side by side the first streams, the others appear when done."""
 
@@ -89,6 +106,8 @@ class Printer:
                     self._line(Text(f"  you add: {inert(words)}", style="magenta"))
             case Steered(text=text):
                 self._line(Text(f"  (for the next round: {inert(text)})", style="magenta"))
+            case RoundStopped() | Ruled() | RoundsAdded() | Resumed():
+                self._line(Text(f"  {by_hand(event)}", style="magenta"))
             case StepStarted():
                 self._begin(event)
             case TextDelta():

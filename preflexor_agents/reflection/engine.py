@@ -1,13 +1,13 @@
 """Runs the protocol: ask it for the next step, perform the step, fold its events, until it says that it is over."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import asdict
 
 from preflexor_agents import __version__
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.events import Event, RunStarted, Steered
+from preflexor_agents.events import Event, RoundStopped, RunStarted, Steered
 from preflexor_agents.reflection.perform import Cast, Control, Library, perform
 from preflexor_agents.reflection.protocol import budget_left, next_step
 from preflexor_agents.reflection.state import State, advance, start
@@ -46,12 +46,10 @@ async def run(
 async def turn(
     state: State, started: RunStarted, *, cast: Cast, library: Library | None, control: Control
 ) -> AsyncGenerator[Event, None]:
-    """The events of one step; what the user said is taken in first, at a round's edge."""
-    if not state.round_open:
-        while control.said:
-            steered = Steered(text=control.said.pop(0))
-            state = advance(state, steered)
-            yield steered
+    """The events of one step; what the user did is taken in first, most of it at a round's edge."""
+    for event in _by_hand(state, control):
+        state = advance(state, event)
+        yield event
     elapsed_s = time.time() - started.started_at
     step = next_step(state, elapsed_s=elapsed_s, cancelled=control.stop.is_set())
     if step is None:
@@ -60,6 +58,19 @@ async def turn(
     async with aclosing(perform(step, cast=cast, library=library, control=control, left=left)) as events:
         async for event in events:
             yield event
+
+
+def _by_hand(state: State, control: Control) -> Iterator[Event]:
+    """What the user did since the last step and counts from here on."""
+    if control.stop_round.is_set():
+        control.stop_round.clear()
+        if state.round_open or state.steps:  # else nothing was being written
+            yield RoundStopped(round=state.round)
+    if not state.round_open:
+        while control.orders:
+            yield control.orders.pop(0)
+        while control.said:
+            yield Steered(text=control.said.pop(0))
 
 
 def begin(question: str, *, cast: Cast, config: ReflectConfig, store: str | None) -> RunStarted:

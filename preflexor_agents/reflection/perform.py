@@ -19,7 +19,9 @@ from preflexor_agents.events import (
     Retrieved,
     Role,
     RoundFinished,
+    RoundsAdded,
     RoundStarted,
+    Ruled,
     RunFinished,
     StepFailed,
     StepFinished,
@@ -45,11 +47,15 @@ class Library(Protocol):
 
 @dataclass(slots=True)
 class Control:
-    """The user's hand on a run: stop it, or say something that counts from the next round on."""
+    """The user's hand on a run: stop it or its round, or say something that counts from the next round on."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stop_round: asyncio.Event = field(default_factory=asyncio.Event)
+    """Ends what is being written, keeps it, and goes on with the next round; cleared when that was done."""
     said: list[str] = field(default_factory=list)
     """Waits for the next round; until then it may be taken back."""
+    orders: list[Ruled | RoundsAdded] = field(default_factory=list)
+    """Decisions by hand; they are taken in at the next round's edge."""
 
 
 async def perform(
@@ -165,22 +171,23 @@ async def _call(
     )
     try:
         reading = asyncio.create_task(_read(backend, request, started, queue, heard))
-        stopping = asyncio.create_task(control.stop.wait())
+        stopping = [asyncio.create_task(event.wait()) for event in (control.stop, control.stop_round)]
         try:
             timeout = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait({reading, stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, *stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             whole = reading.done()
+            by_hand = control.stop.is_set() or control.stop_round.is_set()
         finally:
-            reading.cancel()
-            stopping.cancel()
-            await asyncio.gather(reading, stopping, return_exceptions=True)
+            for task in (reading, *stopping):
+                task.cancel()
+            await asyncio.gather(reading, *stopping, return_exceptions=True)
         finished = _finished(step, call, backend.spec, heard, time.monotonic() - began)
         if whole:
             reading.result()
             if clipped and finished.finish_reason == "length":
                 finished = replace(finished, finish_reason="budget_tokens")
         else:
-            finished = replace(finished, finish_reason="cancelled" if control.stop.is_set() else "budget_seconds")
+            finished = replace(finished, finish_reason="cancelled" if by_hand else "budget_seconds")
         queue.put_nowait(finished)
     except PreflexorError as e:
         seconds = time.monotonic() - began

@@ -33,9 +33,13 @@ def next_step(state: State, *, elapsed_s: float = 0.0, cancelled: bool = False) 
         return None
     stop = _stop(state, elapsed_s, cancelled=cancelled)
     if stop in ("budget_tokens", "budget_seconds", "cancelled"):
-        return _cut(state, stop) if state.round_open else _ending(state, stop, merged=None, elapsed_s=elapsed_s)
+        return (
+            _cut(state, f"stopped: {stop.replace('_', ' ')}")
+            if state.round_open
+            else _ending(state, stop, merged=None, elapsed_s=elapsed_s)
+        )
     if state.round_open:
-        return _in_round(state, elapsed_s)
+        return _cut(state, "you stopped this round") if state.stopped else _in_round(state, elapsed_s)
     if stop is None:
         return OpenRound(round=state.round + 1, steering=state.waiting)
     return _integrate(state, stop, elapsed_s)
@@ -63,13 +67,14 @@ def _stop(state: State, elapsed_s: float, *, cancelled: bool) -> StopReason | No
 
 def _in_round(state: State, elapsed_s: float) -> Step:
     if state.has_store and not state.retrieved and not state.failed("retrieve"):
-        if state.round == 1:
-            return Retrieve(round=1, query=state.question, k=state.config.passages)
+        if state.best is None:
+            words = (state.question, *state.steering)
+            return Retrieve(round=state.round, query=" ".join(words), k=state.config.passages)
         if state.config.retrieve_every_round or state.fresh_steering:
             query = _query(state)
             if query is not None:
                 return Retrieve(round=state.round, query=query, k=state.config.passages)
-    return _first_round(state, elapsed_s) if state.round == 1 else _later_round(state)
+    return _first_round(state, elapsed_s) if state.best is None else _later_round(state, state.best)
 
 
 def _query(state: State) -> str | None:
@@ -89,17 +94,22 @@ def _is_settled(state: State, critique: str) -> bool:
     return state.config.converge and sound(critique) and not state.fresh_steering and answered
 
 
-# ---- round 1: drafts and the choice among them
-
-
-def _cut(state: State, stop: StopReason) -> RoundFinished:
-    """Close the open round where it stands: a draft counts as far as it came, a revision does not."""
-    reason = f"stopped: {stop.replace('_', ' ')}"
-    drafts = _drafts(state) if state.round == 1 else {}
-    if not drafts:
+def _cut(state: State, reason: str) -> RoundFinished:
+    """Close the open round where it stands: a draft counts as far as it came; a revision is kept, but not taken."""
+    drafts = _drafts(state) if state.best is None else {}
+    if drafts:
+        champion, _ = _knock_out(state, drafts)
+        return _proposal(drafts[champion], accepted=True, score=None, reason=reason)
+    revision, answer = state.done("revise").get(0), state.done("answer").get(0)
+    if not state.stopped or revision is None or answer is None or not answer.answer.strip():
         return _kept(state, reason)
-    champion, _ = _knock_out(state, drafts)
-    return _proposal(drafts[champion], accepted=True, score=None, reason=reason)
+    partial = Draft(
+        round=state.round, thinking=said(revision), reflection=answer.reflection, answer=answer.answer.strip()
+    )
+    return _proposal(partial, accepted=False, score=None, reason=reason)
+
+
+# ---- the first round, and later ones as long as there is no answer: drafts and the choice among them
 
 
 def _first_round(state: State, elapsed_s: float) -> Step:
@@ -111,7 +121,7 @@ def _first_round(state: State, elapsed_s: float) -> Step:
         sampling = replace(config.thinker, temperature=config.candidate_temperature) if several else config.thinker
         messages = prompts.draft(_grounds(state), reflect=config.variant == "self")
         calls = [_call(state, "draft", n, messages, sampling) for n in missing]
-        return Generate(round=1, role="thinker", stage="draft", calls=tuple(calls))
+        return Generate(round=state.round, role="thinker", stage="draft", calls=tuple(calls))
     drafts = _drafts(state)
     if not drafts:
         reason = "; ".join(f.error for f in failed.values()) or "the draft is empty"
@@ -125,9 +135,9 @@ def _first_round(state: State, elapsed_s: float) -> Step:
 
 
 def _drafts(state: State) -> dict[int, Draft]:
-    """Round 1's candidates that hold an answer; if none does, those that hold at least thinking."""
+    """The round's candidates that hold an answer; if none does, those that hold at least thinking."""
     done = {
-        n: Draft(round=1, thinking=s.thinking, reflection=s.reflection, answer=s.answer.strip())
+        n: Draft(round=state.round, thinking=s.thinking, reflection=s.reflection, answer=s.answer.strip())
         for n, s in sorted(state.done("draft").items())
     }
     answered = {n: d for n, d in done.items() if d.answer}
@@ -154,8 +164,8 @@ def _knock_out(state: State, drafts: dict[int, Draft]) -> tuple[int, Generate | 
 # ---- later rounds: feedback, revision, answer, gate
 
 
-def _later_round(state: State) -> Step:
-    config, best = state.config, _base(state)
+def _later_round(state: State, best: Draft) -> Step:
+    config = state.config
     if config.variant == "critic":
         critique = state.done("critique").get(0)
         if critique is None:
@@ -205,20 +215,15 @@ def _gate(state: State, best: Draft, thinking: str, answer: StepFinished) -> Ste
     return _proposal(new, accepted=score > 0.5, score=score, reason=f"the judge found it {verdict} ({score:.2f})")
 
 
-def _base(state: State) -> Draft:
-    """What a round improves: the best so far, which is the last where every revision is taken."""
-    if state.best is None:
-        raise ValueError("no answer to improve: round 1 must be closed with one")
-    return state.best
-
-
 # ---- the end: merge, choose, cite
 
 
 def _integrate(state: State, stop: StopReason, elapsed_s: float) -> Step:
-    config, best = state.config, _base(state)
-    if config.integrate == "never":
+    config, best = state.config, state.best
+    if config.integrate == "never" or state.stopped or best is None:
         return _ending(state, stop, merged=None, elapsed_s=elapsed_s)
+    if config.integrate == "or_select" and best.round in state.ruled:
+        return _ending(state, stop, merged=None, elapsed_s=elapsed_s)  # the user has chosen
     answers = _answers_to_merge(state)
     if config.integrate == "or_select" and len(answers) < 2:
         return _ending(state, stop, merged=None, elapsed_s=elapsed_s)

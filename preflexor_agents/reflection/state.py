@@ -8,9 +8,13 @@ from preflexor_agents.events import (
     Cited,
     Event,
     Passage,
+    Resumed,
     Retrieved,
     RoundFinished,
+    RoundsAdded,
     RoundStarted,
+    RoundStopped,
+    Ruled,
     RunFinished,
     RunStarted,
     Stage,
@@ -50,6 +54,8 @@ class State:
     """What the open round (and, after the last one, the ending) has done."""
     retrieved: bool = False
     """Whether the open round has searched."""
+    stopped: bool = False
+    """Whether the user stopped the open round, or the merging after the last one."""
     fresh_steering: bool = False
     """Whether the open round took in something the user said."""
 
@@ -59,12 +65,20 @@ class State:
     """Steering for the next round."""
     answers: tuple[Draft, ...] = ()
     """One proposal per closed round."""
-    best: Draft | None = None
+    taken: tuple[int, ...] = ()
+    """Rounds whose proposal was taken, the last one taken last; it is the best so far."""
+    ruled: frozenset[int] = frozenset()
+    """Rounds that the user took or refused by hand."""
     converged: bool = False
 
     usage: Usage = field(default_factory=Usage)
     cited: Cited | None = None
     finished: RunFinished | None = None
+
+    @property
+    def best(self) -> Draft | None:
+        """The answer so far."""
+        return next((a for a in self.answers if self.taken and a.round == self.taken[-1]), None)
 
     def done(self, stage: Stage) -> dict[int, StepFinished]:
         """Finished calls of a stage in the open round, by candidate."""
@@ -85,7 +99,7 @@ def start(event: RunStarted) -> State:
     )
 
 
-def advance(state: State, event: Event) -> State:
+def advance(state: State, event: Event) -> State:  # noqa: C901 - one case per event
     """The state after an event."""
     match event:
         case RunStarted():
@@ -97,12 +111,22 @@ def advance(state: State, event: Event) -> State:
                 round_open=True,
                 steps=(),
                 retrieved=False,
+                stopped=False,
                 steering=state.steering + words,
                 waiting=state.waiting[len(words) :],
                 fresh_steering=bool(words),
             )
         case Steered(text=text):
             return replace(state, waiting=(*state.waiting, text))
+        case RoundStopped():
+            return replace(state, stopped=True)
+        case Ruled():
+            return _rule(state, event)
+        case RoundsAdded(rounds=n):
+            rounds = max(state.config.rounds, state.round) + n
+            return replace(state, config=replace(state.config, rounds=rounds), converged=False)
+        case Resumed():
+            return _resume(state, event)
         case StepStarted() | TextDelta():
             return state
         case Retrieved():
@@ -144,10 +168,37 @@ def _close(state: State, event: RoundFinished) -> State:
     return replace(
         state,
         round_open=False,
+        stopped=False,
         steps=(),
         answers=state.answers if empty else (*state.answers, proposal),
-        best=proposal if event.accepted else state.best,
+        taken=(*state.taken, event.round) if event.accepted else state.taken,
         converged=event.converged,
+    )
+
+
+def _rule(state: State, event: Ruled) -> State:
+    """The user's word on a proposal. The only answer there is can not be refused: there would be none."""
+    others = tuple(n for n in state.taken if n != event.round)
+    taken = (*others, event.round) if event.accepted else others
+    if not taken or not any(a.round == event.round for a in state.answers):
+        return state
+    return replace(state, taken=taken, ruled=state.ruled | {event.round})
+
+
+def _resume(state: State, event: Resumed) -> State:
+    """An open round is forgotten: whoever goes on from the middle of one begins it again."""
+    return replace(
+        state,
+        config=from_dict(event.config),
+        has_store=event.store is not None,
+        context_tok=event.context_tok,
+        round=state.round - 1 if state.round_open else state.round,
+        round_open=False,
+        stopped=False,
+        steps=(),
+        converged=False,
+        cited=None,
+        finished=None,
     )
 
 
