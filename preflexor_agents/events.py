@@ -7,7 +7,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from preflexor_agents.errors import TraceError
 
@@ -271,6 +271,16 @@ Event = (
     | Cited
     | RunFinished
 )
+
+
+class Timed(NamedTuple):
+    """An event and when it happened."""
+
+    t_s: float
+    """Seconds since the run began."""
+    event: Event
+
+
 _BY_NAME: dict[str, type] = {cls.__name__: cls for cls in typing.get_args(Event)}
 
 

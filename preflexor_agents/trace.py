@@ -8,20 +8,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from preflexor_agents import __version__
 from preflexor_agents.errors import TraceError
 from preflexor_agents.events import Event, from_json, to_json
+from preflexor_agents.events import Timed as Timed
 
 FORMAT, VERSION = "preflexor-trace", 1
-
-
-class Timed(NamedTuple):
-    """An event and when it happened."""
-
-    t_s: float
-    event: Event
 
 
 class TraceWriter:
@@ -39,9 +33,14 @@ class TraceWriter:
             raise TraceError(f"can not write the trace {path}: {e.strerror}; name a writable place") from None
         self._line({"format": FORMAT, "version": VERSION, "preflexor": __version__})
 
-    def write(self, event: Event) -> None:
-        """Append one event. Raises TraceError if the disk is full or gone."""
-        self._line({"t": round(time.monotonic() - self._began, 4), **to_json(event)})
+    def write(self, event: Event, *, t_s: float | None = None) -> None:
+        """Append one event that happened `t_s` seconds after the run began (default: now).
+
+        Raises:
+            TraceError: the disk is full or gone.
+        """
+        t_s = time.monotonic() - self._began if t_s is None else t_s
+        self._line({"t": round(t_s, 4), **to_json(event)})
 
     def close(self) -> None:
         """End the file."""

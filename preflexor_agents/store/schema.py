@@ -135,7 +135,9 @@ def m004_spaces(db: Database) -> None:
     """Several embedding spaces beside each other: one is searched, another may be in the making."""
     db.executescript(
         """
-        ALTER TABLE embedding_space ADD COLUMN complete INTEGER NOT NULL DEFAULT 1;
+        ALTER TABLE embedding_space ADD COLUMN complete INTEGER NOT NULL DEFAULT 1 CHECK (complete IN (0, 1));
+        ALTER TABLE embedding_space ADD COLUMN generation TEXT NOT NULL DEFAULT '';
+        CREATE UNIQUE INDEX embedding_space_complete ON embedding_space(complete) WHERE complete;
 
         PRAGMA user_version = 4;
         """
@@ -157,6 +159,58 @@ def m006_sessions(db: Database) -> None:
     """Conversations in the terminal UI: their runs as event logs, which may branch."""
     db.executescript(
         """
+        CREATE TABLE session (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            changed_at TEXT NOT NULL,
+            head_id INTEGER REFERENCES session_run(id) ON DELETE SET NULL,
+            draft TEXT NOT NULL DEFAULT ''
+        ) STRICT;
+        CREATE INDEX session_changed ON session(changed_at);
+
+        CREATE TABLE session_run (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            session_id INTEGER NOT NULL REFERENCES session(id) ON DELETE CASCADE,
+            parent_id INTEGER REFERENCES session_run(id) ON DELETE CASCADE,
+            forked_id INTEGER REFERENCES session_run(id) ON DELETE SET NULL,
+            forked_round INTEGER,
+            question TEXT NOT NULL,
+            answer TEXT NOT NULL DEFAULT '',
+            rounds INTEGER NOT NULL DEFAULT 0,
+            stop_reason TEXT NOT NULL DEFAULT '',
+            started_at TEXT NOT NULL
+        ) STRICT;
+        CREATE INDEX session_run_session ON session_run(session_id);
+        CREATE INDEX session_run_parent ON session_run(parent_id);
+        CREATE INDEX session_run_forked ON session_run(forked_id);
+        CREATE INDEX session_head ON session(head_id);
+
+        CREATE TABLE session_event (
+            run_id INTEGER NOT NULL REFERENCES session_run(id) ON DELETE CASCADE,
+            seq INTEGER NOT NULL,
+            t_s REAL NOT NULL,
+            body TEXT NOT NULL CHECK (json_valid(body)),
+            PRIMARY KEY (run_id, seq)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE VIRTUAL TABLE session_fts USING fts5(
+            question, answer, content='session_run', content_rowid='id',
+            tokenize='unicode61 remove_diacritics 2'
+        );
+        CREATE TRIGGER session_fts_insert AFTER INSERT ON session_run BEGIN
+            INSERT INTO session_fts(rowid, question, answer) VALUES (new.id, new.question, new.answer);
+        END;
+        CREATE TRIGGER session_fts_delete AFTER DELETE ON session_run BEGIN
+            INSERT INTO session_fts(session_fts, rowid, question, answer)
+            VALUES ('delete', old.id, old.question, old.answer);
+        END;
+        CREATE TRIGGER session_fts_update AFTER UPDATE OF question, answer ON session_run BEGIN
+            INSERT INTO session_fts(session_fts, rowid, question, answer)
+            VALUES ('delete', old.id, old.question, old.answer);
+            INSERT INTO session_fts(rowid, question, answer) VALUES (new.id, new.question, new.answer);
+        END;
+
         PRAGMA user_version = 6;
         """
     )
