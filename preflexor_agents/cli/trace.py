@@ -66,21 +66,14 @@ def replay(*, file: Path, speed: float) -> None:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["json", "markdown", "svg"]),
+    type=click.Choice(["json", "markdown", "html", "svg"]),
     default="json",
-    help="json: as ask --json; svg: a picture of the terminal.",
+    help="json: as ask --json; html: one file without scripts; svg: a picture of the terminal.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: standard output.")
 def export(*, file: Path, kind: str, out: Path | None) -> None:
-    """Write the run as one JSON object, as Markdown, or as a picture of the terminal."""
-    from preflexor_agents.report import as_markdown, report
-
-    timed = _read(file)
-    result = report(t.event for t in timed)
-    if kind == "json":
-        text = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = as_markdown(result) if kind == "markdown" else _picture(timed)
+    """Write the run as one JSON object, as Markdown, as HTML, or as a picture of the terminal."""
+    text = _written(_read(file), kind)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -92,6 +85,22 @@ def export(*, file: Path, kind: str, out: Path | None) -> None:
         partial.replace(out)
     except OSError as e:
         raise InputError(f"can not write {out}: {e.strerror}; name a writable place") from None
+
+
+def _written(timed: "list[Timed]", kind: str) -> str:
+    from preflexor_agents.report import as_markdown, report
+
+    result = report(t.event for t in timed)
+    match kind:
+        case "json":
+            return json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+        case "markdown":
+            return as_markdown(result)
+        case "html":
+            from preflexor_agents.report_html import as_html
+
+            return as_html(result)
+    return _picture(timed)
 
 
 def _play(timed: "list[Timed]", out: "Console", *, speed: float) -> None:
