@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tests.fakes import go_template
 from tests.fakes.http_stub import HungUp
 
 Style = Literal["open", "closed", "quiet", "refuses"]
@@ -88,6 +89,13 @@ class StubModel:
     parser: str = ""
     """Name of a built-in parser; such a server never applies `format` while thinking is off."""
     weights: str = "a" * 64
+    source: str = ""
+    """The TEMPLATE it was made with; `style` is for those that bring none."""
+    system: str = ""
+    bare: bool = False
+    """Made without TEMPLATE; such a model and its twin with one do not stand each other (see the runner's reuse)."""
+    size: int = 8_000_000
+    level: str = "F16"
 
     @property
     def capabilities(self) -> list[str]:
@@ -97,6 +105,8 @@ class StubModel:
 
     @property
     def template(self) -> str:
+        if self.source:
+            return self.source
         opening, closing = self.tags or ("", "")
         thinking = f"{{{{ if .Thinking }}}}{opening}{{{{ .Thinking }}}}{closing}{{{{ end }}}}" if self.tags else ""
         closes = self.style in ("closed", "refuses")
@@ -109,7 +119,11 @@ class StubModel:
             f"{again}<|start_header_id|>assistant<|end_header_id|>\n\n{{{{ end }}}}{{{{- end }}}}"
         )
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
+    def render(self, messages: list[dict[str, Any]], *, think: bool | None = None) -> str:
+        if self.source:
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            led = messages if messages[0]["role"] == "system" else [*system, *messages]
+            return go_template.render(self.source, led, think=think)
         out, last = [], len(messages) - 1
         for n, message in enumerate(messages):
             out.append(f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n")
@@ -129,7 +143,7 @@ class Run:
     model: StubModel
     body: dict[str, Any]
     chat: bool
-    prompt: str
+    prompt_tok: int
     think: bool
     reply: Reply
 
@@ -171,7 +185,7 @@ class Run:
                 continue
             break
         rest = "" if formatted else split.rest()
-        counts = {"prompt_eval_count": count(self.prompt)} if self.reply.counted else {}
+        counts = {"prompt_eval_count": self.prompt_tok} if self.reply.counted else {}
         final = last(self.body, chat=self.chat, done_reason=reason, content=rest)
         yield final | counts | {"eval_count": spent, "eval_duration": 1_000_000 * spent}
 

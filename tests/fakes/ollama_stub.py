@@ -11,12 +11,13 @@ import json
 import random
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.fakes.http_stub import Answer, HttpStub, Recorded, Stream
+from tests.fakes import go_template
+from tests.fakes.http_stub import Answer, HttpStub, HungUp, Recorded, Stream
 from tests.fakes.ollama_replies import (
     OUR_TAGS,
     THINK_TAGS,
@@ -47,6 +48,14 @@ class OllamaStub:
         self.loaded: dict[str, StubModel] = {}
         self.script: deque[Reply | Replay] = deque()
         self.blobs: dict[str, bytes] = {}
+        self.registry: dict[str, StubModel] = {}
+        """What can be pulled."""
+        self.breaks = 0
+        """So many uploads and creations lose their connection."""
+        self.disk_is_full = False
+        self.speaks: Callable[[StubModel, str, dict[str, Any]], str] | None = None
+        """Writes the reply to a prompt where nothing is scripted; `Engine` runs the uploaded file."""
+        self.counts: Callable[[StubModel, str], int] = lambda _, prompt: count(prompt)
         self._http = HttpStub(self._answer)
 
     def __enter__(self) -> "OllamaStub":
@@ -94,16 +103,16 @@ class OllamaStub:
         match request.method, path:
             case "GET", "/api/version":
                 return Answer({"version": "0.32.0"})
-            case "GET", "/api/tags":
-                return Answer({"models": [_card(m) for m in self.models.values()]})
-            case "GET", "/api/ps":
-                return Answer({"models": [_card(m, running=True) for m in self.loaded.values()]})
+            case "GET", "/api/tags" | "/api/ps":
+                running = path == "/api/ps"
+                shown = self.loaded if running else self.models
+                return Answer({"models": [_card(m, running=running) for m in shown.values()]})
             case "POST", "/api/create":
                 return self._create(body)
             case "POST", "/api/pull":
-                return Stream(
-                    _statuses("pulling manifest", error=f"pull model manifest: {body['model']}: no such host")
-                )
+                return self._pull(_tagged(body["model"]))
+            case "DELETE", "/api/delete":
+                return self._delete(body.get("model", ""))
         if path.startswith("/api/blobs/"):
             return self._blob(request)
         if not request.raw:
@@ -124,23 +133,64 @@ class OllamaStub:
         digest = request.path.removeprefix("/api/blobs/")
         if request.method == "HEAD":
             return Answer(None, 200 if digest in self.blobs else 404)
+        self._break()
+        if self.disk_is_full:
+            return Answer({"error": f"write /models/blobs/{digest}: no space left on device"}, 500)
         found = "sha256:" + hashlib.sha256(request.raw).hexdigest()
         if found != digest:
             return Answer({"error": f'digest mismatch, expected "{digest}", got "{found}"'}, 400)
         known, self.blobs[digest] = digest in self.blobs, request.raw
         return Answer(None, 200 if known else 201)
 
+    def _break(self) -> None:
+        if self.breaks:
+            self.breaks -= 1
+            raise HungUp
+
     def _create(self, body: dict[str, Any]) -> Answer | Stream:
-        missing = [d for d in body.get("files", {}).values() if d not in self.blobs]
+        files = body.get("files", {})
+        missing = [d for d in files.values() if d not in self.blobs]
         if missing:
             return Answer({"error": f"invalid digest format or blob {missing[0]} not found"}, 400)
-        digest = next(iter(body.get("files", {}).values()), "sha256:" + "b" * 64).removeprefix("sha256:")
-        tags = next((t for t in (OUR_TAGS, THINK_TAGS) if t[0] in body.get("template", "")), None)
-        parameters = tuple(body.get("parameters", {}).items())
+        source = body.get("template", "")
+        try:
+            tags = go_template.infer_tags(source)
+        except go_template.GoError as e:
+            return Answer({"error": f"template error: {e}"}, 400)
+        self._break()
+        blob = next(iter(files.values()), "sha256:" + "b" * 64)
+        if files and not self.blobs[blob].startswith(b"GGUF"):
+            return Stream(_statuses("parsing GGUF", error="invalid file magic"))
+        digest = blob.removeprefix("sha256:")
+        known = digest in {model.weights for model in self.models.values()}
         name = _tagged(body["model"])
-        self.models[name] = StubModel(name=name, tags=tags, weights=digest, parameters=parameters)
-        layer = f"creating new layer sha256:{digest}"
+        self.models[name] = StubModel(
+            name=name,
+            tags=tags if all(tags) else None,
+            weights=digest,
+            parameters=tuple(_parameters(body.get("parameters", {}))),
+            source=source,
+            system=body.get("system", ""),
+            bare=not source,
+            size=len(self.blobs.get(blob, b"")),
+        )
+        layer = f"{'using existing' if known else 'creating new'} layer sha256:{digest}"
         return Stream(_statuses("parsing GGUF", "verifying conversion", layer, "writing manifest", "success"))
+
+    def _pull(self, name: str) -> Stream:
+        model = self.registry.get(name)
+        if model is None:
+            return Stream(_statuses("pulling manifest", error=f"pull model manifest: {name}: no such host"))
+        self.models[name] = model
+        layer = {"status": f"pulling {model.weights[:12]}", "digest": f"sha256:{model.weights}", "total": model.size}
+        parts = [layer | {"completed": model.size * n // 2} for n in (0, 1, 2)]
+        return Stream(_statuses("pulling manifest", *parts, "verifying sha256 digest", "writing manifest", "success"))
+
+    def _delete(self, name: str) -> Answer:
+        if self.models.pop(_tagged(name), None) is None:
+            return Answer({"error": f"model '{name}' not found"}, 404)
+        self.loaded.pop(_tagged(name), None)
+        return Answer(None)
 
     def _run(self, model: StubModel, body: dict[str, Any], *, chat: bool) -> Answer | Stream:
         think = body.get("think", bool(model.tags) or None)
@@ -152,6 +202,7 @@ class OllamaStub:
         if empty and body.get("keep_alive") == 0:
             self.loaded.pop(model.name, None)
             return Answer(last(body, chat=chat, done_reason="unload"))
+        reused = any(m.weights == model.weights and m.bare != model.bare for m in self.loaded.values())
         self.loaded[model.name] = model
         if empty:
             return Answer(last(body, chat=chat, done_reason="load"))
@@ -159,19 +210,26 @@ class OllamaStub:
         if chat:
             if model.style == "refuses" and body["messages"][-1]["role"] == "assistant":
                 return Answer({"error": "Assistant response prefill is incompatible with enable_thinking."}, 400)
-            prompt = model.render(fitting(model, body["messages"], num_ctx))
+            prompt = model.render(fitting(model, body["messages"], num_ctx), think=body.get("think"))
+            prompt = _placeholder(body["messages"]) if reused else prompt
         else:
             prompt = body["prompt"] if body.get("raw") else model.render([{"role": "user", "content": body["prompt"]}])
         if body.get("_debug_render_only") and self.knows_debug:
             return Answer(piece(body, chat=chat) | {"_debug_info": {"rendered_template": prompt}})
-        tokens = count(prompt)
+        tokens = self.counts(model, prompt)
         if tokens > num_ctx:
             said = f"request ({tokens} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
             return Answer({"error": said}, 400)
-        reply = self.script.popleft() if self.script else improvised(model, prompt, body.get("options", {}))
+        options = body.get("options", {})
+        if self.script:
+            reply = self.script.popleft()
+        elif self.speaks is not None:
+            reply = says(self.speaks(model, prompt, options))
+        else:
+            reply = improvised(model, prompt, options)
         if isinstance(reply, Replay):
             return Stream(recorded(reply), status=reply.status)
-        run = Run(model=model, body=body, chat=chat, prompt=prompt, think=bool(think), reply=reply)
+        run = Run(model=model, body=body, chat=chat, prompt_tok=tokens, think=bool(think), reply=reply)
         return Stream(run.pieces(), whole=body.get("stream") is False)
 
 
@@ -179,9 +237,21 @@ def _tagged(name: str) -> str:
     return name if ":" in name else f"{name}:latest"
 
 
+def _parameters(given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each value on a line of its own, as /api/show has them."""
+    for name, value in given.items():
+        yield from ((name, v) for v in value) if isinstance(value, list) else [(name, value)]
+
+
+def _placeholder(messages: list[dict[str, Any]]) -> str:
+    """What a process that was started for another model makes of a chat."""
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
 def _card(model: StubModel, *, running: bool = False) -> dict[str, Any]:
-    details = {"format": "gguf", "family": "llama", "parameter_size": "4.2M", "quantization_level": "F16"}
-    card = {"name": model.name, "model": model.name, "size": 8_000_000, "digest": model.weights, "details": details}
+    details = {"format": "gguf", "family": "llama", "parameter_size": "4.2M", "quantization_level": model.level}
+    card = {"name": model.name, "model": model.name, "size": model.size, "digest": model.weights, "details": details}
     if running:
         return card | {"expires_at": "2026-08-07T06:13:23Z", "size_vram": 0, "context_length": model.context_length}
     return card | {"modified_at": "2026-08-07T06:08:23Z"}
@@ -216,8 +286,8 @@ def _embed(model: StubModel, body: dict[str, Any]) -> Answer:
     return Answer({"model": body["model"], "embeddings": vectors, "prompt_eval_count": total})
 
 
-async def _statuses(*lines: str, error: str = "") -> AsyncIterator[dict[str, Any]]:
+async def _statuses(*lines: str | dict[str, Any], error: str = "") -> AsyncIterator[dict[str, Any]]:
     for line in lines:
-        yield {"status": line}
+        yield {"status": line} if isinstance(line, str) else line
     if error:
         yield {"error": error}
