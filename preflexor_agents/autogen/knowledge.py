@@ -19,7 +19,7 @@ from preflexor_agents.markup import neutralise
 from preflexor_agents.prompts import one_line
 from preflexor_agents.store import Finding, Store, is_store, open_named
 from preflexor_agents.store.findings import PREFIX
-from preflexor_agents.store.store import MAX_RESULTS
+from preflexor_agents.store.search import MAX_RESULTS
 
 StoreLike = Store | str | PathLike[str]
 """An open store, or the path of one; `bundled` is that of the bundled notes."""

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from preflexor_agents.store.bundled import is_store, open_bundled, open_named
     from preflexor_agents.store.embedders import Embedder, open_embedder
+    from preflexor_agents.store.filters import Filter
     from preflexor_agents.store.findings import Finding
     from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
+    from preflexor_agents.store.search import Reranker
     from preflexor_agents.store.store import Store
 
 __all__ = [
     "Embedder",
+    "Filter",
     "Finding",
     "IngestProgress",
     "IngestReport",
+    "Reranker",
     "Store",
     "StoreStats",
     "is_store",
@@ -32,10 +36,12 @@ _HOMES = {
     "open_bundled": "bundled",
     "open_named": "bundled",
     "open_embedder": "embedders",
+    "Filter": "filters",
     "Finding": "findings",
     "IngestProgress": "records",
     "IngestReport": "records",
     "StoreStats": "records",
+    "Reranker": "search",
     "Store": "store",
 }
 

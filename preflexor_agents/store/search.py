@@ -3,41 +3,92 @@
 Reciprocal rank fusion with k = 60 is Cormack et al. 2009 (SIGIR); it needs no scores that compare.
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from sqlite_utils import Database
 
+from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import Passage
-from preflexor_agents.store.vectors import Hit
-from preflexor_agents.store.words import STOP_WORDS, fold
+from preflexor_agents.store import diversity as mmr
+from preflexor_agents.store import vectors
+from preflexor_agents.store.embedders import Vectors
+from preflexor_agents.store.filters import Condition
+from preflexor_agents.store.fulltext import by_words
+from preflexor_agents.store.matrix import Matrix
+from preflexor_agents.store.scan import Hit
+from preflexor_agents.store.vectors import Space
 
+MAX_RESULTS = 1000
 CANDIDATES = 50
 """Chunks taken from each side before fusing."""
+RERANKED = 20
+"""Passages that a reranker judges, if not more are asked for: each costs a call of a model."""
 RRF_K = 60
-_MAX_QUERY_WORDS = 64
-_WORD = re.compile(r"[^\W_]+")
-_CONTEXT_WEIGHT, _TEXT_WEIGHT = 1.0, 1.0
 
 
-def match_expression(query: str) -> str:
-    """An FTS5 expression that finds any of the query's words; empty if it has none.
+class Reranker(Protocol):
+    """Judges passages one by one against the query, as a model can; it may be called from any thread."""
 
-    Every word is quoted, so nothing in the query can act as FTS5 syntax.
-    """
-    found = list(dict.fromkeys(_WORD.findall(query)))
-    telling = [word for word in found if fold(word) not in STOP_WORDS] or found
-    return " OR ".join(f'"{word}"' for word in telling[:_MAX_QUERY_WORDS])
+    def scores(self, query: str, passages: Sequence[Passage]) -> Sequence[float]:
+        """How well each passage answers the query, not negative, larger is better, (len(passages),).
+
+        Raises:
+            BackendError: the model failed.
+        """
 
 
-def by_words(db: Database, query: str, *, k: int) -> list[Hit]:
-    """The k chunks that fit the query's words best by bm25, best first, ties by id."""
-    expression = match_expression(query)
-    if not expression:
-        return []
-    sql = f"""SELECT rowid, -bm25(chunk_fts, {_CONTEXT_WEIGHT}, {_TEXT_WEIGHT}) AS score
-              FROM chunk_fts WHERE chunk_fts MATCH ? ORDER BY score DESC, rowid LIMIT ?"""
-    return [Hit(id, score) for id, score in db.conn.execute(sql, (expression, k))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is asked for."""
+
+    query: str
+    k: int
+    among: Condition | None
+    diversity: float
+    pool: int
+    """Passages to choose the k from."""
+
+
+def asked(query: str, *, k: int, among: Condition | None, diversity: float, reranked: bool) -> Search:
+    """The search, checked. Raises ConfigError if `k` or `diversity` is out of range."""
+    if not 1 <= k <= MAX_RESULTS:
+        raise ConfigError(f"k is {k}; it must be 1 to {MAX_RESULTS}")
+    if not 0 <= diversity <= 1:
+        raise ConfigError(f"diversity is {diversity}; it must be 0 to 1")
+    pool = max(k, RERANKED) if reranked else max(k, CANDIDATES) if diversity else k
+    return Search(query=query, k=k, among=among, diversity=diversity, pool=pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Passages to choose from, best first, and their vectors, (n, dim); none where they are not needed."""
+
+    passages: list[Passage]
+    vectors: Vectors | None
+
+
+def find(db: Database, search: Search, *, space: Space, vector: Vectors, has_vec: bool, matrix: Matrix | None) -> Found:
+    """Search words and vectors, and fuse; in a read transaction, so that both see the same chunks."""
+    count = max(search.pool, CANDIDATES)
+    words = by_words(db, search.query, k=count, among=search.among)
+    nearest = vectors.nearest(db, space, vector, k=count, has_vec=has_vec, among=search.among, matrix=matrix)
+    fused = fuse(words, nearest, k=search.pool)
+    rows = vectors.of(db, space, [hit.chunk_id for hit in fused]) if search.diversity else None
+    return Found(passages(db, fused, words, nearest), rows)
+
+
+def choose(search: Search, found: Found, reranker: Reranker | None) -> list[Passage]:
+    """The k best of what was found: by the reranker where there is one, else by the fused score; not too alike."""
+    relevance: Sequence[float] = [passage.score for passage in found.passages]
+    if reranker is not None and found.passages:
+        relevance = reranker.scores(search.query, found.passages)
+    if found.vectors is not None:
+        order = mmr.choose(relevance, found.vectors, k=search.k, diversity=search.diversity)
+    else:
+        order = sorted(range(len(relevance)), key=lambda i: -relevance[i])[: search.k]
+    return [found.passages[i] for i in order]
 
 
 def fuse(by_words: Sequence[Hit], by_vector: Sequence[Hit], *, k: int) -> list[Hit]:

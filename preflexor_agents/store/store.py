@@ -18,16 +18,18 @@ from typing import Any, Self
 import numpy as np
 from sqlite_utils import Database
 
-from preflexor_agents.errors import ConfigError, DocumentError, StoreError, StoreFileError
+from preflexor_agents.errors import DocumentError, StoreError, StoreFileError
 from preflexor_agents.events import Citation, Cited, Passage
 from preflexor_agents.store import citations, documents, driver, findings, schema, search, vectors, writing
 from preflexor_agents.store.documents import Document
 from preflexor_agents.store.embedders import Embedder, Vectors, open_embedder
+from preflexor_agents.store.filters import Filter
 from preflexor_agents.store.findings import Finding
+from preflexor_agents.store.matrix import Matrix
 from preflexor_agents.store.paths import as_text, shown
 from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
+from preflexor_agents.store.search import Found, Reranker, Search
 
-MAX_RESULTS = 1000
 DEFAULT_EMBEDDER = "hash"
 _BATCH = 32
 """Chunks embedded between two reports of progress."""
@@ -69,6 +71,7 @@ class Store:
         self._db = db
         self._lock = threading.Lock()
         self._has_vec = driver.load_vec(db.conn)
+        self._matrix = Matrix()
         self._embedder = embedder
         self._closed = False
 
@@ -192,29 +195,49 @@ class Store:
         """Take out all findings of an owner, and nothing else; returns how many they were."""
         return self._remove_findings(owner=owner)
 
-    def search(self, query: str, *, k: int = 5) -> list[Passage]:
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 5,
+        where: Filter | None = None,
+        diversity: float = 0.0,
+        reranker: Reranker | None = None,
+    ) -> list[Passage]:
         """The best `k` passages, best first: bm25 and vectors fused by reciprocal rank, ties broken by id.
 
         No query text is an error; one without words finds nothing.
 
+        Args:
+            query: Any text.
+            k: How many passages at most, 1 to 1000.
+            where: Which documents to look at. Default: all.
+            diversity: 0 to 1; how much a passage loses by being like a better one (maximal marginal relevance).
+            reranker: Judges the best passages again; its order counts then, `Passage.score` stays the fused one.
+
         Raises:
-            ConfigError: `k` is out of range.
+            ConfigError: `k` or `diversity` is out of range.
             StoreError: the store could not be read.
-            BackendError: the embedder failed.
+            BackendError: the embedder or the reranker failed.
         """
-        if not 1 <= k <= MAX_RESULTS:
-            raise ConfigError(f"k is {k}; it must be 1 to {MAX_RESULTS}")
-        with self._using():
-            space = vectors.space_of(self._db)
-        if space is None or not query.strip():
-            return []
-        vector = self._opened_embedder().embed([query])
-        count = max(k, search.CANDIDATES)
-        with self._using(), driver.reading(self._db):
-            space = vectors.space_of(self._db) or space
-            by_words = search.by_words(self._db, query, k=count)
-            by_vector = vectors.nearest(self._db, space, vector, k=count, has_vec=self._has_vec)
-            return search.passages(self._db, search.fuse(by_words, by_vector, k=k), by_words, by_vector)
+        among = where.condition() if where else None
+        asked = search.asked(query, k=k, among=among, diversity=diversity, reranked=reranker is not None)
+        found = self._find(asked) if query.strip() else None
+        return search.choose(asked, found, reranker) if found else []
+
+    def _find(self, asked: Search) -> Found | None:
+        """What there is to choose from; None in a store without documents."""
+        while True:
+            with self._using():
+                space = vectors.space_of(self._db)
+            if space is None:
+                return None
+            vector = self._opened_embedder().embed_query(asked.query)
+            with self._using(), driver.reading(self._db):
+                if vectors.space_of(self._db) == space:
+                    return search.find(
+                        self._db, asked, space=space, vector=vector, has_vec=self._has_vec, matrix=self._matrix
+                    )
 
     def cite(self, answer: str, passages: Sequence[Passage]) -> Cited:
         """For each sentence of the answer the words in the passages that it stands on, checked against the documents.
@@ -288,10 +311,10 @@ class Store:
         return len(found)
 
     def _opened_embedder(self) -> Embedder:
-        """The embedder that was chosen at opening, else the remembered one, opened at its first use."""
-        if self._embedder is None:
-            with self._using():
-                space = vectors.space_of(self._db)
+        """The embedder of the space that is searched, opened at its first use; before there is one, the chosen one."""
+        with self._using():
+            space = vectors.space_of(self._db)
+        if self._embedder is None or (space is not None and space.name != self._embedder.name):
             embedder = open_embedder(space.spec if space else DEFAULT_EMBEDDER)
             self._refuse_another(embedder)
             self._embedder = embedder

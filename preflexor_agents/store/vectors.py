@@ -4,18 +4,26 @@ Where sqlite-vec cannot be loaded, or a process without it wrote last, the rows 
 same, since both are exact. Vectors have length 1, so L2 distance d gives the cosine 1 - d*d/2.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from sqlite_utils import Database
 
 from preflexor_agents.errors import StoreFileError
+from preflexor_agents.store import scan
 from preflexor_agents.store.embedders import Embedder, Vectors
+from preflexor_agents.store.filters import Condition
+from preflexor_agents.store.matrix import Matrix
+from preflexor_agents.store.scan import LITTLE_FLOAT, SLACK, Hit
 
-_LITTLE_FLOAT = np.dtype("<f4")
+_COLUMNS = "id, spec, name, dim, indexed, complete, generation"
+_LARGEST_K = 4096
+"""Most neighbours that sqlite-vec gives at once."""
+_SPARE = 6
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,10 @@ class Space:
     dim: int
     indexed: bool
     """Whether the sqlite-vec table agrees with the rows."""
+    complete: bool
+    """Whether every chunk has its vector in it; the store searches the one space of which this is so."""
+    generation: str
+    """Another one, once a copy was restored, so that ids of chunks may stand for other chunks."""
 
     @property
     def index(self) -> str:
@@ -35,30 +47,34 @@ class Space:
         return f"chunk_vec_{self.id}"
 
 
-class Hit(NamedTuple):
-    """A chunk found by one side of the search; larger scores are better."""
-
-    chunk_id: int
-    score: float
-
-
 def space_of(db: Database) -> Space | None:
-    """The space of the store's vectors; None before the first document."""
-    row = db.conn.execute("SELECT id, spec, name, dim, indexed FROM embedding_space ORDER BY id LIMIT 1").fetchone()
-    return Space(row[0], row[1], row[2], row[3], bool(row[4])) if row else None
+    """The space that is searched; None before the first document."""
+    return next((space for space in spaces(db) if space.complete), None)
 
 
 def spaces(db: Database) -> list[Space]:
-    """Every space that the store holds vectors of."""
-    rows = db.conn.execute("SELECT id, spec, name, dim, indexed FROM embedding_space ORDER BY id").fetchall()
-    return [Space(id, spec, name, dim, bool(indexed)) for id, spec, name, dim, indexed in rows]
+    """Every space that the store holds vectors of: the one that is searched, and what a reindex has of another."""
+    rows = db.conn.execute(f"SELECT {_COLUMNS} FROM embedding_space ORDER BY id").fetchall()
+    return [
+        Space(id, spec, name, dim, bool(indexed), bool(complete), generation)
+        for id, spec, name, dim, indexed, complete, generation in rows
+    ]
 
 
-def add_space(db: Database, embedder: Embedder, dim: int) -> Space:
+def add_space(db: Database, embedder: Embedder, dim: int, *, complete: bool = True) -> Space:
     """Remember the embedder, inside the transaction that writes its first vectors."""
-    row = (embedder.spec, embedder.name, dim)
-    cursor = db.conn.execute("INSERT INTO embedding_space (spec, name, dim) VALUES (?, ?, ?)", row)
-    return Space(int(cursor.lastrowid or 0), *row, indexed=False)
+    sql = "INSERT INTO embedding_space (spec, name, dim, complete) VALUES (?, ?, ?, ?)"
+    cursor = db.conn.execute(sql, (embedder.spec, embedder.name, dim, int(complete)))
+    id = int(cursor.lastrowid or 0)
+    return Space(id, embedder.spec, embedder.name, dim, indexed=False, complete=complete, generation="")
+
+
+def renew(db: Database) -> None:
+    """Say that ids of chunks may stand for other chunks than before; to be called where a file's content was replaced.
+
+    Other processes then forget the vectors that they hold in memory.
+    """
+    db.conn.execute("UPDATE embedding_space SET generation = lower(hex(randomblob(8)))")
 
 
 def check_dim(space: Space, rows: Vectors) -> None:
@@ -66,7 +82,7 @@ def check_dim(space: Space, rows: Vectors) -> None:
     if rows.shape[1] != space.dim:
         raise StoreFileError(
             f"embedder {space.spec} gives {rows.shape[1]} dimensions, the store holds {space.dim}: the model behind "
-            "the name has changed; ingest into a new store"
+            f"the name has changed; use `preflexor store reindex --embedder {space.spec}`"
         )
 
 
@@ -76,7 +92,7 @@ def prepare_index(db: Database, space: Space, *, has_vec: bool) -> Space:
         build_index(db, space)
     elif has_vec != space.indexed:
         db.conn.execute("UPDATE embedding_space SET indexed = ? WHERE id = ?", (int(has_vec), space.id))
-    return Space(space.id, space.spec, space.name, space.dim, has_vec)
+    return replace(space, indexed=has_vec)
 
 
 def build_index(db: Database, space: Space) -> int:
@@ -90,13 +106,13 @@ def build_index(db: Database, space: Space) -> int:
         "SELECT chunk_id, vector FROM embedding WHERE space_id = ? ORDER BY chunk_id",
         (space.id,),
     )
-    db.conn.execute("UPDATE embedding_space SET indexed = 1 WHERE id = ?", (space.id,))
+    db.conn.execute("UPDATE embedding_space SET indexed = complete WHERE id = ?", (space.id,))
     return int(cursor.rowcount)
 
 
 def add(db: Database, space: Space, chunk_ids: Iterable[int], vectors: Vectors) -> None:
     """Write the vectors of new chunks, rows and index."""
-    blobs = [row.tobytes() for row in vectors.astype(_LITTLE_FLOAT)]
+    blobs = [row.tobytes() for row in vectors.astype(LITTLE_FLOAT)]
     rows = list(zip(chunk_ids, blobs, strict=True))
     db.conn.executemany(f"INSERT INTO embedding (chunk_id, vector, space_id) VALUES (?, ?, {space.id})", rows)
     if space.indexed:
@@ -109,21 +125,81 @@ def drop(db: Database, space: Space, chunk_ids: Iterable[int]) -> None:
         db.conn.executemany(f"DELETE FROM {space.index} WHERE chunk_id = ?", [(id,) for id in chunk_ids])
 
 
-def nearest(db: Database, space: Space, query: Vectors, *, k: int, has_vec: bool) -> list[Hit]:
-    """The k chunks nearest to the query, (1, dim), best first, ties by id; none if the query has no features."""
+def of(db: Database, space: Space, chunk_ids: Sequence[int]) -> Vectors:
+    """The vectors of chunks, (len(chunk_ids), dim)."""
+    sql = "SELECT vector FROM embedding WHERE chunk_id = ? AND space_id = ?"
+    blobs = [db.conn.execute(sql, (id, space.id)).fetchone()[0] for id in chunk_ids]
+    return np.frombuffer(b"".join(blobs), dtype=LITTLE_FLOAT).reshape(len(blobs), space.dim)
+
+
+def nearest(
+    db: Database,
+    space: Space,
+    query: Vectors,
+    *,
+    k: int,
+    has_vec: bool,
+    among: Condition | None = None,
+    matrix: Matrix | None = None,
+) -> list[Hit]:
+    """The k chunks nearest to the query, (1, dim), best first, ties by id; none if the query has no features.
+
+    Args:
+        db: In a read transaction.
+        space: The space that is searched.
+        query: From the space's embedder.
+        k: How many at most.
+        has_vec: Whether sqlite-vec is loaded.
+        among: Which chunks are allowed.
+        matrix: Vectors in memory; they answer once they are loaded.
+    """
     check_dim(space, query)
-    vector = query[0].astype(_LITTLE_FLOAT)
+    vector = query[0].astype(LITTLE_FLOAT)
     if not vector.any():
         return []
+    if matrix is not None and matrix.catch_up(db, space):
+        return matrix.nearest(db, vector, k=k, among=among)
+    began = time.perf_counter()
     if has_vec and space.indexed:
-        sql = f"SELECT chunk_id, distance FROM {space.index} WHERE vector MATCH ? AND k = ?"
-        hits = [Hit(id, 1.0 - d * d / 2) for id, d in db.conn.execute(sql, (vector.tobytes(), k))]
+        hits = _by_index(db, space, vector, k=k, among=among)
     else:
-        hits = _scan(db, space, vector)
-    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+        hits = _by_rows(db, space, vector, k=k, among=among)
+    if matrix is not None:
+        matrix.budget_s = time.perf_counter() - began
+    return hits
 
 
-def _scan(db: Database, space: Space, vector: npt.NDArray[np.float32]) -> list[Hit]:
-    rows = db.conn.execute("SELECT chunk_id, vector FROM embedding WHERE space_id = ?", (space.id,)).fetchall()
-    matrix = np.frombuffer(b"".join(blob for _, blob in rows), dtype=_LITTLE_FLOAT).reshape(len(rows), space.dim)
-    return [Hit(id, float(score)) for (id, _), score in zip(rows, matrix @ vector, strict=True)]
+def _by_index(
+    db: Database, space: Space, vector: npt.NDArray[np.float32], *, k: int, among: Condition | None
+) -> list[Hit]:
+    """Ask sqlite-vec for some more than k, until it is sure that no equal one was cut off."""
+    allowed = f" AND chunk_id IN ({among.sql})" if among else ""
+    sql = f"SELECT chunk_id, distance FROM {space.index} WHERE vector MATCH ? AND k = ?{allowed} ORDER BY distance"
+    wanted = k + _SPARE
+    while wanted <= _LARGEST_K:
+        found = db.conn.execute(sql, (vector.tobytes(), wanted, *(among.values if among else ()))).fetchall()
+        if len(found) < wanted or _cosine(found[-1][1]) < _cosine(found[k - 1][1]) - SLACK:
+            ids = np.array([id for id, _ in found], dtype=np.int64)
+            return scan.nearest(ids, of(db, space, ids.tolist()), vector, k=k)
+        wanted *= 4
+    return _by_rows(db, space, vector, k=k, among=among)
+
+
+def _cosine(distance: float) -> float:
+    return 1.0 - distance * distance / 2
+
+
+def _by_rows(
+    db: Database, space: Space, vector: npt.NDArray[np.float32], *, k: int, among: Condition | None
+) -> list[Hit]:
+    """Look at every row, in blocks, so that memory stays bounded."""
+    allowed = f" AND chunk_id IN ({among.sql})" if among else ""
+    sql = f"SELECT chunk_id, vector FROM embedding WHERE space_id = ?{allowed}"
+    cursor = db.conn.execute(sql, (space.id, *(among.values if among else ())))
+    best: list[Hit] = []
+    while block := cursor.fetchmany(_BLOCK):
+        ids = np.array([id for id, _ in block], dtype=np.int64)
+        rows = np.frombuffer(b"".join(blob for _, blob in block), dtype=LITTLE_FLOAT).reshape(len(block), space.dim)
+        best += scan.nearest(ids, rows, vector, k=k)
+        best = sorted(best, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+    return best

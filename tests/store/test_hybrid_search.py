@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.store import Store, driver, vectors
-from preflexor_agents.store.search import fuse, match_expression
-from preflexor_agents.store.vectors import Hit
+from preflexor_agents.store.fulltext import match_expression
+from preflexor_agents.store.scan import Hit
+from preflexor_agents.store.search import fuse
 from tests.store.checking import assert_sound
 from tests.store.conftest import NACRE
 

@@ -1,0 +1,105 @@
+"""Search by words: FTS5 and bm25 over the chunks' context and text, for any of the query's words.
+
+bm25 is worked out for every chunk that has one of the words, which takes long where a word is common. Chunks that
+have common words only cannot be among the best once k better ones are known (MaxScore, Turtle and Flood 1995), so
+they are left out; the hits are the same.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlite_utils import Database
+
+from preflexor_agents.store.filters import Condition
+from preflexor_agents.store.scan import Hit
+from preflexor_agents.store.words import STOP_WORDS, fold
+
+_MAX_QUERY_WORDS = 64
+_WORD = re.compile(r"[^\W_]+")
+_SATURATION = 2.2
+"""k1 + 1 of FTS5's bm25: how many times its rarity a word can add to a score at most."""
+_FEW = 2000
+"""Matches below this are scored all: looking for what to leave out would take as long."""
+_MARGIN = 1e-9
+_WEIGHTS = "1.0, 1.0"
+"""Of a match in the context and in the text."""
+
+
+class _Word(NamedTuple):
+    phrase: str
+    chunks: int
+    """That have it."""
+    most: float
+    """It adds to a score."""
+
+
+def phrases(query: str) -> list[str]:
+    """The query's telling words as FTS5 phrases; every word is quoted, so nothing in them can act as syntax."""
+    found = list(dict.fromkeys(_WORD.findall(query)))
+    telling = [word for word in found if fold(word) not in STOP_WORDS] or found
+    return [f'"{word}"' for word in telling[:_MAX_QUERY_WORDS]]
+
+
+def match_expression(query: str) -> str:
+    """An FTS5 expression that finds any of the query's words; empty if it has none."""
+    return " OR ".join(phrases(query))
+
+
+def by_words(db: Database, query: str, *, k: int, among: Condition | None = None) -> list[Hit]:
+    """The k chunks that fit the query's words best by bm25, best first, ties by id.
+
+    Args:
+        db: In a read transaction.
+        query: Any text.
+        k: How many at most.
+        among: Which chunks are allowed.
+    """
+    asked = phrases(query)
+    if not asked:
+        return []
+    words = _counted(db, asked)
+    if sum(word.chunks for word in words) <= max(_FEW, 4 * k):
+        return _scored(db, asked, k=k, among=among)
+    needed = next((i for i in range(1, len(words)) if sum(word.chunks for word in words[:i]) >= 4 * k), len(words))
+    while needed < len(words):
+        hits = _scored(db, asked, k=k, among=among, having=words[:needed])
+        least = hits[-1].score - _MARGIN if len(hits) == k else 0.0
+        enough = next(i for i in range(needed, len(words) + 1) if _most(words[i:]) < least or i == len(words))
+        if enough == needed:
+            return hits
+        needed = enough
+    return _scored(db, asked, k=k, among=among)
+
+
+def _counted(db: Database, asked: Sequence[str]) -> list[_Word]:
+    """The words, rarest first, with how much each can add; ids only grow, so the last bounds the number of chunks."""
+    total = db.conn.execute("SELECT coalesce(max(id), 0) FROM chunk").fetchone()[0]
+    counted = []
+    for phrase in asked:
+        chunks = db.conn.execute("SELECT count(*) FROM chunk_fts WHERE chunk_fts MATCH ?", (phrase,)).fetchone()[0]
+        rarity = math.log((total - chunks + 0.5) / (chunks + 0.5))
+        counted.append(_Word(phrase, chunks, _SATURATION * max(rarity, 1e-6)))
+    return sorted(counted, key=lambda word: word.chunks)
+
+
+def _most(words: Sequence[_Word]) -> float:
+    """The score that a chunk with none but these words cannot exceed."""
+    return sum(word.most for word in words)
+
+
+def _scored(
+    db: Database, asked: Sequence[str], *, k: int, among: Condition | None, having: Sequence[_Word] = ()
+) -> list[Hit]:
+    """The best by bm25 over all the words asked for, of the chunks that have one of some words."""
+    sql = f"SELECT rowid, -bm25(chunk_fts, {_WEIGHTS}) AS score FROM chunk_fts WHERE chunk_fts MATCH ?"
+    values: list[str] = [" OR ".join(asked)]
+    if having:
+        sql += " AND +rowid IN (SELECT rowid FROM chunk_fts WHERE chunk_fts MATCH ?)"
+        values.append(" OR ".join(word.phrase for word in having))
+    if among:
+        sql += f" AND +rowid IN ({among.sql})"
+        values += among.values
+    rows = db.conn.execute(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (*values, k))
+    return [Hit(id, score) for id, score in rows]
