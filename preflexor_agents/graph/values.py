@@ -110,3 +110,51 @@ class GraphPath:
     entities: tuple[Entity, ...]
     """One more than relations."""
     relations: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What came of facts that were to be stored."""
+
+    entities: int = 0
+    """New ones."""
+    relations: int = 0
+    """New ones."""
+    evidence: int = 0
+    """New pieces, those for relations that were known included."""
+    refused: tuple[str, ...] = ()
+    """One line for each fact that was not stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphCounts:
+    """How much a graph holds; merged entities, and their relations, are one."""
+
+    entities: int
+    relations: int
+    evidence: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """A decision that two entities are one; it can be taken back."""
+
+    keep: Entity
+    """Stands for both."""
+    gone: Entity
+    """As it was before."""
+    decided_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeSuggestion:
+    """Two entities that may be one."""
+
+    keep: Entity
+    """The better connected."""
+    gone: Entity
+    score: float
+    """0 to 1."""
+    reason: Literal["spelling", "embedding"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from preflexor_agents.errors import StoreFileError
-from preflexor_agents.store import driver
+from preflexor_agents.store import driver, graph_schema
 from preflexor_agents.store.paths import shown
 
 APPLICATION_ID = 0x50524658
@@ -147,11 +147,7 @@ def m004_spaces(db: Database) -> None:
 @MIGRATIONS()
 def m005_graph(db: Database) -> None:
     """Entities, relations between them, and the quotes they stand on."""
-    db.executescript(
-        """
-        PRAGMA user_version = 5;
-        """
-    )
+    db.executescript(f"{graph_schema.TABLES} PRAGMA user_version = 5;")
 
 
 @MIGRATIONS()

@@ -25,6 +25,7 @@ from preflexor_agents.store.documents import Document
 from preflexor_agents.store.embedders import Embedder, Vectors, open_embedder
 from preflexor_agents.store.filters import Filter
 from preflexor_agents.store.findings import Finding
+from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.matrix import Matrix
 from preflexor_agents.store.paths import as_text, shown
 from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
@@ -74,6 +75,8 @@ class Store:
         self._matrix = Matrix()
         self._embedder = embedder
         self._closed = False
+        self.graph = KnowledgeGraph(db, using=self._using, embedder=self._opened_embedder)
+        """The knowledge graph in the same file."""
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, embedder: Embedder | str | None = None, create: bool = True) -> "Store":
