@@ -91,6 +91,7 @@ def restore(copy: Path, path: Path) -> Restored:
         target = driver.connect(path)
         with driver.closing(target, path):
             source.conn.backup(target.conn)
+            vectors.renew(target)
             target.conn.execute("PRAGMA journal_mode = WAL")
     return Restored(documents=documents, kept=kept)
 
