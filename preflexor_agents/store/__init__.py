@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from preflexor_agents.store.filters import Filter
     from preflexor_agents.store.findings import Finding
     from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
+    from preflexor_agents.store.reindex import ReindexProgress, ReindexReport
     from preflexor_agents.store.search import Reranker
     from preflexor_agents.store.store import Store
 
@@ -21,6 +22,8 @@ __all__ = [
     "Finding",
     "IngestProgress",
     "IngestReport",
+    "ReindexProgress",
+    "ReindexReport",
     "Reranker",
     "Store",
     "StoreStats",
@@ -41,6 +44,8 @@ _HOMES = {
     "IngestProgress": "records",
     "IngestReport": "records",
     "StoreStats": "records",
+    "ReindexProgress": "reindex",
+    "ReindexReport": "reindex",
     "Reranker": "search",
     "Store": "store",
 }

@@ -132,12 +132,16 @@ def m003_pages_collections(db: Database) -> None:
 
 @MIGRATIONS()
 def m004_spaces(db: Database) -> None:
-    """Several embedding spaces beside each other: one is searched, another may be in the making."""
+    """Several embedding spaces beside each other: one is searched, another may be in the making.
+
+    `chunk.body` is how many characters of headings the chunk begins with; they are embedded as its context.
+    """
     db.executescript(
         """
         ALTER TABLE embedding_space ADD COLUMN complete INTEGER NOT NULL DEFAULT 1 CHECK (complete IN (0, 1));
         ALTER TABLE embedding_space ADD COLUMN generation TEXT NOT NULL DEFAULT '';
         CREATE UNIQUE INDEX embedding_space_complete ON embedding_space(complete) WHERE complete;
+        ALTER TABLE chunk ADD COLUMN body INTEGER NOT NULL DEFAULT 0;
 
         PRAGMA user_version = 4;
         """

@@ -29,6 +29,7 @@ from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.matrix import Matrix
 from preflexor_agents.store.paths import as_text, shown
 from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
+from preflexor_agents.store.reindex import ReindexProgress, ReindexReport, reindex
 from preflexor_agents.store.search import Found, Reranker, Search
 
 DEFAULT_EMBEDDER = "hash"
@@ -228,6 +229,27 @@ class Store:
         found = self._find(asked) if query.strip() else None
         return search.choose(asked, found, reranker) if found else []
 
+    def reindex(
+        self, embedder: Embedder | str, *, progress: Callable[[ReindexProgress], None] | None = None
+    ) -> ReindexReport:
+        """Give the store another embedder: its vectors are made beside the old ones, which answer until all are there.
+
+        Whatever ends it, the store stays as it was for searching, and the same call goes on where it ended.
+
+        Args:
+            embedder: An embedder or its SPEC.
+            progress: Called after each batch of chunks.
+
+        Raises:
+            InputError: the SPEC is none.
+            StoreError: the store could not be written, or another process gave it another embedder meanwhile.
+            BackendError: the embedder failed.
+        """
+        chosen = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        done = reindex(self._db, self._using, chosen, has_vec=self._has_vec, progress=progress)
+        self._embedder = chosen
+        return done
+
     def _find(self, asked: Search) -> Found | None:
         """What there is to choose from; None in a store without documents."""
         while True:
@@ -329,7 +351,7 @@ class Store:
         if space is not None and space.name != embedder.name:
             raise StoreFileError(
                 f"store {shown(self.path)} was built with embedder {space.spec} ({space.name}), not {embedder.spec} "
-                f"({embedder.name}); leave the embedder out, or ingest into a new store"
+                f"({embedder.name}); leave the embedder out, or use `preflexor store reindex --embedder SPEC`"
             )
 
 
@@ -347,4 +369,4 @@ def _embedded(document: Document, embedder: Embedder, at: _Place | None = None) 
 
 def _embedded_text(document: Document, ord: int) -> str:
     chunk = document.chunks[ord]
-    return f"{writing.context(document, ord)}\n{document.text[chunk.body : chunk.end]}"
+    return writing.embedded_text(writing.context(document, ord), document.text[chunk.body : chunk.end])

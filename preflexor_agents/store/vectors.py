@@ -82,7 +82,7 @@ def check_dim(space: Space, rows: Vectors) -> None:
     if rows.shape[1] != space.dim:
         raise StoreFileError(
             f"embedder {space.spec} gives {rows.shape[1]} dimensions, the store holds {space.dim}: the model behind "
-            f"the name has changed; use `preflexor store reindex --embedder {space.spec}`"
+            "the name has changed; ingest into a new store"
         )
 
 
@@ -98,9 +98,7 @@ def prepare_index(db: Database, space: Space, *, has_vec: bool) -> Space:
 def build_index(db: Database, space: Space) -> int:
     """Make the sqlite-vec table from the rows, in a write transaction; returns how many vectors it holds."""
     db.conn.execute(f"DROP TABLE IF EXISTS {space.index}")
-    db.conn.execute(
-        f"CREATE VIRTUAL TABLE {space.index} USING vec0(chunk_id INTEGER PRIMARY KEY, vector float[{space.dim}])"
-    )
+    create_index(db, space)
     cursor = db.conn.execute(
         f"INSERT INTO {space.index}(chunk_id, vector) "
         "SELECT chunk_id, vector FROM embedding WHERE space_id = ? ORDER BY chunk_id",
@@ -108,6 +106,24 @@ def build_index(db: Database, space: Space) -> int:
     )
     db.conn.execute("UPDATE embedding_space SET indexed = complete WHERE id = ?", (space.id,))
     return int(cursor.rowcount)
+
+
+def create_index(db: Database, space: Space) -> None:
+    """Make the sqlite-vec table, empty, if it is not there."""
+    columns = f"chunk_id INTEGER PRIMARY KEY, vector float[{space.dim}]"
+    db.conn.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS {space.index} USING vec0({columns})")
+
+
+def mend_index(db: Database, space: Space) -> None:
+    """Make the sqlite-vec table agree with the rows where it was not kept in step, in a write transaction."""
+    rows = f"SELECT chunk_id FROM embedding WHERE space_id = {space.id}"
+    surplus = f"SELECT chunk_id FROM {space.index} EXCEPT {rows}"
+    db.conn.execute(f"DELETE FROM {space.index} WHERE chunk_id IN ({surplus})")
+    lacking = f"{rows} EXCEPT SELECT chunk_id FROM {space.index}"
+    db.conn.execute(
+        f"INSERT INTO {space.index}(chunk_id, vector) SELECT chunk_id, vector FROM embedding "
+        f"WHERE space_id = {space.id} AND chunk_id IN ({lacking})"
+    )
 
 
 def add(db: Database, space: Space, chunk_ids: Iterable[int], vectors: Vectors) -> None:

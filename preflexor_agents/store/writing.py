@@ -72,10 +72,11 @@ def _put_document(db: Database, document: Document, replaced: int | None) -> int
 
 
 def _put_chunks(db: Database, document: Document, document_id: int) -> list[int]:
-    sql = 'INSERT INTO chunk (document_id, ord, start, "end", context, text) VALUES (?, ?, ?, ?, ?, ?)'
+    sql = 'INSERT INTO chunk (document_id, ord, start, "end", body, context, text) VALUES (?, ?, ?, ?, ?, ?, ?)'
     ids = []
     for ord, chunk in enumerate(document.chunks):
-        row = (document_id, ord, chunk.start, chunk.end, context(document, ord), document.text[chunk.start : chunk.end])
+        place = (chunk.start, chunk.end, chunk.body - chunk.start)
+        row = (document_id, ord, *place, context(document, ord), document.text[chunk.start : chunk.end])
         ids.append(int(db.conn.execute(sql, row).lastrowid or 0))
     return ids
 
@@ -84,3 +85,8 @@ def context(document: Document, ord: int) -> str:
     """Title and headings that a chunk stands under; indexed and embedded beside its text."""
     headings = document.chunks[ord].context
     return headings if headings.startswith(document.title) else f"{document.title} > {headings}".removesuffix(" > ")
+
+
+def embedded_text(context: str, body: str) -> str:
+    """What is embedded for a chunk: what it stands under, and its text without headings."""
+    return f"{context}\n{body}"
