@@ -31,6 +31,7 @@ from preflexor_agents.store.paths import as_text, shown
 from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
 from preflexor_agents.store.reindex import ReindexProgress, ReindexReport, reindex
 from preflexor_agents.store.search import Found, Reranker, Search
+from preflexor_agents.store.vectors import Space
 
 DEFAULT_EMBEDDER = "hash"
 _BATCH = 32
@@ -97,7 +98,8 @@ class Store:
         store = cls(schema.open_file(file, create=create), file, chosen)
         try:
             if chosen is not None:
-                store._refuse_another(chosen)
+                with store._using():
+                    store._refuse_another(vectors.space_of(store._db), chosen)
         except BaseException:
             store.close()
             raise
@@ -341,13 +343,11 @@ class Store:
             space = vectors.space_of(self._db)
         if self._embedder is None or (space is not None and space.name != self._embedder.name):
             embedder = open_embedder(space.spec if space else DEFAULT_EMBEDDER)
-            self._refuse_another(embedder)
+            self._refuse_another(space, embedder)
             self._embedder = embedder
         return self._embedder
 
-    def _refuse_another(self, embedder: Embedder) -> None:
-        with self._using():
-            space = vectors.space_of(self._db)
+    def _refuse_another(self, space: Space | None, embedder: Embedder) -> None:
         if space is not None and space.name != embedder.name:
             raise StoreFileError(
                 f"store {shown(self.path)} was built with embedder {space.spec} ({space.name}), not {embedder.spec} "

@@ -102,13 +102,10 @@ def test_what_is_ingested_and_deleted_meanwhile_is_in_the_new_space(many: Store,
 
 
 def test_an_open_store_follows_the_switch_of_another(many: Store) -> None:
-    class Remembered(Turned):
-        pass
-
-    embedder = Remembered()
+    embedder = Turned()
     with Store.open(many.path) as other, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preflexor_agents.store.store.open_embedder", lambda spec: embedder)
         assert other.search("alloy 42")[0].title == "Sample 42"
+        patch.setattr("preflexor_agents.store.store.open_embedder", lambda spec: embedder)
         many.reindex(Turned())
         assert other.search("hardness of alloy 42")[0].title == "Sample 42" and embedder.texts == [
             "hardness of alloy 42"
