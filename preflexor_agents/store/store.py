@@ -5,65 +5,32 @@ readers never wait, writers wait for one another, and one document is one transa
 """
 
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from sqlite_utils import Database
 
-from preflexor_agents.errors import DocumentError, StoreError, StoreFileError
+from preflexor_agents.errors import StoreError, StoreFileError
 from preflexor_agents.events import Citation, Cited, Passage
-from preflexor_agents.store import citations, documents, driver, findings, schema, search, vectors, writing
-from preflexor_agents.store.documents import Document
-from preflexor_agents.store.embedders import Embedder, Vectors, open_embedder
+from preflexor_agents.store import citations, driver, findings, ingest, places, schema, search, vectors
+from preflexor_agents.store.embedders import Embedder, open_embedder
 from preflexor_agents.store.filters import Filter
 from preflexor_agents.store.findings import Finding
+from preflexor_agents.store.ingest import Target
 from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.matrix import Matrix
-from preflexor_agents.store.paths import as_text, shown
-from preflexor_agents.store.records import IngestProgress, IngestReport, Outcome, StoreStats
+from preflexor_agents.store.paths import shown
+from preflexor_agents.store.records import IngestProgress, IngestReport, StoreStats
 from preflexor_agents.store.reindex import ReindexProgress, ReindexReport, reindex
 from preflexor_agents.store.search import Found, Reranker, Search
 from preflexor_agents.store.vectors import Space
 
 DEFAULT_EMBEDDER = "hash"
-_BATCH = 32
-"""Chunks embedded between two reports of progress."""
-
-Report = Callable[[IngestProgress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A document's place in an ingest."""
-
-    number: int
-    total: int
-    source: str
-    progress: Report
-
-    def report(self, *, outcome: Outcome | None = None, chunks_done: int = 0, chunks_total: int = 0) -> None:
-        self.progress(
-            IngestProgress(
-                documents_done=self.number + (outcome is not None),
-                documents_total=self.total,
-                source=self.source,
-                chunks_done=chunks_done,
-                chunks_total=chunks_total,
-                outcome=outcome,
-            )
-        )
-
-
-def _silent(_: IngestProgress) -> None:
-    pass
 
 
 class Store:
@@ -76,6 +43,8 @@ class Store:
         self._has_vec = driver.load_vec(db.conn)
         self._matrix = Matrix()
         self._embedder = embedder
+        self._agreed = False
+        """Whether the store was seen to have the embedder; if it has another later, it was reindexed."""
         self._closed = False
         self.graph = KnowledgeGraph(db, using=self._using, embedder=self._opened_embedder)
         """The knowledge graph in the same file."""
@@ -99,7 +68,9 @@ class Store:
         try:
             if chosen is not None:
                 with store._using():
-                    store._refuse_another(vectors.space_of(store._db), chosen)
+                    space = vectors.space_of(store._db)
+                store._refuse_another(space, chosen)
+                store._agreed = space is not None
         except BaseException:
             store.close()
             raise
@@ -119,46 +90,40 @@ class Store:
     ) -> None:
         self.close()
 
-    def ingest(self, paths: Iterable[Path], *, progress: Report | None = None) -> IngestReport:
-        """Put Markdown and text files, and the folders that hold them, into the store.
+    def ingest(
+        self,
+        paths: Iterable[Path],
+        *,
+        collection: str | None = None,
+        progress: Callable[[IngestProgress], None] | None = None,
+    ) -> IngestReport:
+        """Put files, folders and glob patterns of documents into the store.
 
-        What is in the store unchanged is skipped, a changed file replaces its old chunks. A document is written whole
-        or not at all; whatever ends the ingest, the documents done before stay.
+        What is in the store unchanged is skipped; of a changed file the chunks that are the same stay, with their
+        vectors and facts. A document is written whole or not at all; whatever ends the ingest, the documents done
+        before stay, and the same call goes on with the rest.
+
+        Args:
+            paths: Markdown, text, HTML, PDF, DOCX, EPUB, JATS and source code; what plug-ins read too.
+            collection: Where the documents belong. Default: where they are, `default` for new ones.
+            progress: Called after every batch of chunks and at the end of every document.
 
         Raises:
+            InputError: the collection's name is none.
             StoreError: the store could not be written: locked, read-only, disk full.
             BackendError: the embedder failed.
         """
-        began = time.monotonic()
-        failed: list[str] = []
-        notes: list[str] = []
-        counts: Counter[str] = Counter()
-        files = documents.find(paths, failed)
-        for done, file in enumerate(files):
-            at = _Place(done, len(files), as_text(file), progress or _silent)
-            try:
-                document = documents.read(file)
-            except DocumentError as error:
-                failed.append(str(error))
-                at.report(outcome="failed")
-                continue
-            outcome = self._take(document, at)
-            at.report(outcome=outcome, chunks_done=len(document.chunks), chunks_total=len(document.chunks))
-            counts[outcome] += 1
-            if outcome in ("added", "changed"):
-                counts["chunks"] += len(document.chunks)
-                if document.encoding == "cp1252":
-                    notes.append(f"{shown(file)} is not UTF-8; read as Windows-1252")
-        return IngestReport(
-            added=counts["added"],
-            changed=counts["changed"],
-            unchanged=counts["unchanged"],
-            duplicates=counts["duplicate"],
-            chunks=counts["chunks"],
-            failed=tuple(failed),
-            notes=tuple(notes),
-            seconds=time.monotonic() - began,
-        )
+        return ingest.ingest(self._target(), paths, collection=collection, progress=progress)
+
+    def remove(self, source: str | PathLike[str]) -> tuple[str, ...]:
+        """Take out a document by its source, or all documents under a folder; returns their sources.
+
+        Nothing that was made of them stays: chunks, vectors, pages, facts that stood on them alone.
+
+        Raises:
+            StoreError: the store could not be written.
+        """
+        return ingest.remove(self._target(), source)
 
     def add_finding(
         self,
@@ -181,11 +146,7 @@ class Store:
         """
         found = findings.finding(text, owner=owner, author=author, title=title, mime_type=mime_type, metadata=metadata)
         document = findings.as_document(found)
-        embedder = self._opened_embedder()
-        rows = _embedded(document, embedder)
-        with self._using(), driver.writing(self._db):
-            writing.write(self._db, document, embedder, rows, has_vec=self._has_vec)
-            findings.record(self._db, found)
+        ingest.put(self._target(), document, record=lambda: findings.record(self._db, found))
         return found
 
     def findings(self, *, owner: str | None = None, source: str | None = None) -> list[Finding]:
@@ -275,6 +236,7 @@ class Store:
             StoreError: the store could not be read.
         """
         found = citations.cite(answer, passages)
+        found = replace(found, citations=tuple(self._on_its_page(citation) for citation in found.citations))
         lost = {citation.claim for citation in found.citations if not self.check(citation)}
         return Cited(
             citations=tuple(citation for citation in found.citations if citation.claim not in lost),
@@ -282,14 +244,9 @@ class Store:
         )
 
     def check(self, citation: Citation) -> bool:
-        """Whether the quote stands in the stored document at exactly its place."""
-        if not 0 <= citation.start < citation.end < 1 << 31:
-            return False
-        sql = "SELECT substr(text, ?, ?) FROM document WHERE source = ?"
-        place = (citation.start + 1, citation.end - citation.start, citation.source)
-        with self._using():
-            row = self._db.conn.execute(sql, place).fetchone()
-        return row is not None and row[0] == citation.quote
+        """Whether the quote stands in the stored document at exactly its place and page."""
+        with self._using(), driver.reading(self._db):
+            return places.stands(self._db, citation)
 
     def stats(self) -> StoreStats:
         """What the store holds and how it searches."""
@@ -312,6 +269,10 @@ class Store:
                 size_bytes=self.path.stat().st_size,
             )
 
+    def _on_its_page(self, citation: Citation) -> Citation:
+        with self._using():
+            return replace(citation, page=places.page_at(self._db, citation.source, citation.start))
+
     @contextmanager
     def _using(self) -> Iterator[None]:
         """The connection for this thread alone; the driver's errors come out as ours."""
@@ -320,16 +281,8 @@ class Store:
                 raise StoreError(f"store {shown(self.path)} is closed; open it again")
             yield
 
-    def _take(self, document: Document, at: _Place) -> Outcome:
-        """Embed first, write after, so that no other process waits for a model."""
-        with self._using():
-            outcome, _ = writing.outcome(self._db, document)
-        if outcome in ("unchanged", "duplicate"):
-            return outcome
-        embedder = self._opened_embedder()
-        rows = _embedded(document, embedder, at)
-        with self._using(), driver.writing(self._db):
-            return writing.write(self._db, document, embedder, rows, has_vec=self._has_vec)
+    def _target(self) -> Target:
+        return Target(db=self._db, using=self._using, embedder=self._opened_embedder, has_vec=self._has_vec)
 
     def _remove_findings(self, *, owner: str | None = None, source: str | None = None) -> int:
         with self._using(), driver.writing(self._db):
@@ -341,11 +294,15 @@ class Store:
         """The embedder of the space that is searched, opened at its first use; before there is one, the chosen one."""
         with self._using():
             space = vectors.space_of(self._db)
-        if self._embedder is None or (space is not None and space.name != self._embedder.name):
+        embedder = self._embedder
+        if embedder is None or (space is not None and space.name != embedder.name):
+            if embedder is not None and not self._agreed:
+                self._refuse_another(space, embedder)
             embedder = open_embedder(space.spec if space else DEFAULT_EMBEDDER)
             self._refuse_another(space, embedder)
-            self._embedder = embedder
-        return self._embedder
+        self._agreed = space is not None
+        self._embedder = embedder
+        return embedder
 
     def _refuse_another(self, space: Space | None, embedder: Embedder) -> None:
         if space is not None and space.name != embedder.name:
@@ -353,20 +310,3 @@ class Store:
                 f"store {shown(self.path)} was built with embedder {space.spec} ({space.name}), not {embedder.spec} "
                 f"({embedder.name}); leave the embedder out, or use `preflexor store reindex --embedder SPEC`"
             )
-
-
-def _embedded(document: Document, embedder: Embedder, at: _Place | None = None) -> Vectors:
-    """The vectors of the document's chunks, (chunks, dim)."""
-    total = len(document.chunks)
-    batches = []
-    for start in range(0, total, _BATCH):
-        stop = min(start + _BATCH, total)
-        batches.append(embedder.embed([_embedded_text(document, ord) for ord in range(start, stop)]))
-        if at is not None:
-            at.report(chunks_done=stop, chunks_total=total)
-    return np.concatenate(batches)
-
-
-def _embedded_text(document: Document, ord: int) -> str:
-    chunk = document.chunks[ord]
-    return writing.embedded_text(writing.context(document, ord), document.text[chunk.body : chunk.end])
