@@ -13,7 +13,20 @@ import click
 from preflexor_agents import __version__
 from preflexor_agents.errors import PreflexorError
 
-COMMANDS = ("ask", "demo", "ingest", "search", "store", "trace", "doctor")
+COMMANDS = (
+    "ask",
+    "demo",
+    "ingest",
+    "search",
+    "graph",
+    "store",
+    "trace",
+    "quantize",
+    "deploy",
+    "export",
+    "models",
+    "doctor",
+)
 """Each lives in `preflexor_agents.cli.NAME` as `command`; in the order of the help."""
 
 EPILOG = """

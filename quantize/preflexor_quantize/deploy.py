@@ -10,9 +10,10 @@ import ollama
 from preflexor_agents.backends.ollama_model import find_model, twins
 from preflexor_agents.backends.ollama_server import FAILURES, connect, connect_plain, failure, quick, server_url
 from preflexor_agents.errors import BackendError, InputError, ModelError, PreflexorError
+from preflexor_quantize.files import Watch, Written
 from preflexor_quantize.modelfile import Modelfile, OpenModel
 from preflexor_quantize.proof import Finding, prove
-from preflexor_quantize.upload import Step, Watch, digest, send
+from preflexor_quantize.upload import digest, send
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAME = re.compile(rf"({_PART}/){{0,2}}{_PART}(:{_PART})?")
@@ -58,10 +59,10 @@ async def deploy(
         await _check_free(client, name, url=url, replace=replace)
         sha256 = await digest(model.file.path, watch)
         if not await send(http, model.file.path, sha256, watch):
-            watch(Step("Ollama has the file already"))
+            watch(Written("Ollama has the file already", 0, 0))
         await _create(client, name, sha256, file, url=url, watch=watch)
         await _unload(client, name, url=url, watch=watch)
-        watch(Step("asking a question"))
+        watch(Written("asking a question", 0, 0))
         findings = await prove(client, http, name, model=model, file=file)
     return Deployed(name, url, tuple(findings))
 
@@ -89,7 +90,7 @@ async def _create(
         )
         async for status in statuses:
             said = status.status or ""
-            watch(Step(said))
+            watch(Written(said, 0, 0))
     except ollama.ResponseError as e:
         reason = " ".join(e.error.split())[:300]
         if "no space left" in reason:
@@ -113,7 +114,7 @@ async def _unload(client: ollama.AsyncClient, name: str, *, url: str, watch: Wat
         found = await find_model(client, name, url=url)
         for other in (name, *await twins(client, found, url=url)):
             if other != name:
-                watch(Step(f"unloading {other}, which has the same weights"))
+                watch(Written(f"unloading {other}, which has the same weights", 0, 0))
             try:
                 await client.chat(other, [], keep_alive=0)
             except FAILURES as e:

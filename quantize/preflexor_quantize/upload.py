@@ -6,31 +6,18 @@ Ollama takes a file whole: a connection that breaks means to begin that file aga
 import asyncio
 import hashlib
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
 from preflexor_agents.backends.ollama_server import failure
 from preflexor_agents.errors import BackendError, InputError, PreflexorError
+from preflexor_quantize.files import Watch, Written, check_room, gigabytes
 
 PIECE_BYTES = 1 << 20
 WAITS_S = (1.0, 4.0)
 """Before the second and the third attempt."""
-
-
-class Step(NamedTuple):
-    """How far something has come."""
-
-    what: str
-    done: int = 0
-    total: int = 0
-    """Bytes; 0 where the step has no size."""
-
-
-Watch = Callable[[Step], None]
 
 
 async def digest(file: Path, watch: Watch) -> str:
@@ -52,9 +39,9 @@ async def send(http: httpx.AsyncClient, file: Path, sha256: str, watch: Watch) -
     place, size = f"/api/blobs/sha256:{sha256}", file.stat().st_size
     sent = 0
 
-    def count(step: Step) -> None:
+    def count(step: Written) -> None:
         nonlocal sent
-        sent = step.done
+        sent = step.done_bytes
         watch(step)
 
     for wait_s in (*WAITS_S, None):
@@ -74,14 +61,9 @@ async def send(http: httpx.AsyncClient, file: Path, sha256: str, watch: Watch) -
             if reply.status_code in (200, 201):
                 return True
             raise _refused(reply, file)
-        watch(Step(f"the connection broke after {megabytes(sent)}: once more"))
+        watch(Written(f"the connection broke after {gigabytes(sent)}: once more", 0, 0))
         await asyncio.sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
-
-
-def megabytes(size: int) -> str:
-    """A size in words."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 async def _pieces(file: Path, what: str, watch: Watch) -> AsyncIterator[bytes]:
@@ -89,11 +71,11 @@ async def _pieces(file: Path, what: str, watch: Watch) -> AsyncIterator[bytes]:
     try:
         with file.open("rb") as source:
             total, done = os.fstat(source.fileno()).st_size, 0
-            watch(Step(what, 0, total))
+            watch(Written(what, 0, total))
             while piece := source.read(PIECE_BYTES):
                 yield piece
                 done += len(piece)
-                watch(Step(what, done, total))
+                watch(Written(what, done, total))
                 await asyncio.sleep(0)
     except OSError as e:
         raise InputError(f"{file} cannot be read: {e.strerror or e}; give the path of a GGUF file") from None
@@ -102,19 +84,13 @@ async def _pieces(file: Path, what: str, watch: Watch) -> AsyncIterator[bytes]:
 def _check_room(http: httpx.AsyncClient, size: int) -> None:
     """A server on this machine keeps the file, and once more what it makes of it. Raises PreflexorError."""
     folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
-    if http.base_url.host not in ("127.0.0.1", "localhost", "::1") or not folder.is_dir():
-        return
-    free = shutil.disk_usage(folder).free
-    if free < 2 * size:
-        raise PreflexorError(
-            f"{folder} has {megabytes(free)} free and Ollama needs up to {megabytes(2 * size)} for this model;"
-            " make room, or set OLLAMA_MODELS to another disk"
-        )
+    if http.base_url.host in ("127.0.0.1", "localhost", "::1") and folder.is_dir():
+        check_room(folder, 2 * size)
 
 
 def _broken(http: httpx.AsyncClient, file: Path, sent: int, size: int) -> str:
     return (
-        f"the connection to Ollama at {http.base_url} broke after {megabytes(sent)} of {megabytes(size)},"
+        f"the connection to Ollama at {http.base_url} broke after {gigabytes(sent)} of {gigabytes(size)},"
         f" {len(WAITS_S) + 1} times; nothing was made of {file.name}: see that the server runs, then repeat the command"
     )
 
