@@ -20,8 +20,9 @@ LINE_EVERY_S = 5.0
 
 EXAMPLE = """
 \b
-Example:
+Examples:
   preflexor ingest papers/ notes.md
+  preflexor ingest 'papers/**/*.pdf' --collection reviews
 """
 
 
@@ -29,32 +30,45 @@ Example:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @click.option("--store", metavar="PATH", help="Knowledge store to fill; made if absent. Default: your own.")
 @click.option(
+    "--collection",
+    metavar="NAME",
+    help="Collection that the documents belong to. Default: where they are, `default` for new ones.",
+)
+@click.option(
     "--embedder",
     metavar="SPEC",
-    help="What turns text into vectors: hash (no model), ollama:NAME or gguf:PATH. A store keeps the one it was "
-    "made with. Default: hash.",
+    help="What turns text into vectors: hash (no model), ollama:NAME, gguf:PATH and others. A store keeps the one it "
+    "was made with. Default: hash.",
 )
 @click.pass_context
-def command(ctx: click.Context, *, paths: tuple[str, ...], store: str | None, embedder: str | None) -> None:
-    """Read Markdown and text files, and the folders that hold them, into the store.
+def command(
+    ctx: click.Context, *, paths: tuple[str, ...], store: str | None, collection: str | None, embedder: str | None
+) -> None:
+    """Read documents into the store: Markdown, text, HTML, PDF, DOCX, EPUB, JATS XML and source code.
 
-    What is unchanged is skipped, so the same call may be repeated, also after Ctrl-C: each document is taken whole or
-    not at all. Ends with exit code 1 if some documents failed and 2 if nothing could be read.
+    PATH is a file, a folder, or a pattern in quotes. What is unchanged is skipped, so the same call may be repeated,
+    also after Ctrl-C: each document is taken whole or not at all. Of a changed document only the changed parts are
+    embedded again. Ends with exit code 1 if some documents failed and 2 if nothing could be read.
     """
     from preflexor_agents.settings import load
     from preflexor_agents.store import Store
-    from preflexor_agents.store.documents import find
+    from preflexor_agents.store.documents import Reader
+    from preflexor_agents.store.ingest import check_collection
+    from preflexor_agents.store.reading.finding import find
 
     file = load({"store": store}).store
+    check_collection(collection)
     wanted = [Path(path) for path in paths]
     unusable: list[str] = []
-    if not find(wanted, unusable):
+    with Reader() as reader:
+        found = find(wanted, unusable, suffixes=reader.plugged)
+    if not found:
         complain(unusable)
         ctx.exit(2)
     with Store.open(file, embedder=embedder) as opened:
         try:
             with watched() as watch:
-                report = opened.ingest(wanted, progress=watch)
+                report = opened.ingest(wanted, collection=collection, progress=watch)
         except KeyboardInterrupt:
             click.echo("stopped: finished documents are kept, the same call goes on with the rest", err=True)
             ctx.exit(1)
@@ -77,11 +91,10 @@ def watched() -> Iterator["Watch"]:
         yield plain_lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         BarColumn(),
-        MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
@@ -91,10 +104,8 @@ def watched() -> Iterator["Watch"]:
         task = bar.add_task("", total=None, rate="")
 
         def show(now: "IngestProgress") -> None:
-            done = whole_documents(now)
-            rate = f"{done / max(time.monotonic() - began, 1e-3):.1f}/s"
-            name = last_part(now.source)
-            bar.update(task, completed=done, total=now.documents_total, description=name, rate=rate)
+            rate = rates(now, time.monotonic() - began)
+            bar.update(task, completed=work_done(now), total=1.0, description=last_part(now.source), rate=rate)
 
         yield show
 
@@ -109,18 +120,25 @@ def plain_lines() -> "Watch":
         if moment - last < LINE_EVERY_S:
             return
         last = moment
-        done = whole_documents(now)
-        rate = done / (moment - began)
-        left = f", about {(now.documents_total - done) / rate:.0f} s left" if rate else ""
-        click.echo(f"{now.documents_done} of {now.documents_total} documents, {rate:.1f}/s{left}", err=True)
+        done = work_done(now)
+        left = f", about {(moment - began) * (1 - done) / done:.0f} s left" if done else ""
+        click.echo(f"{rates(now, moment - began)}{left}", err=True)
 
     return show
 
 
-def whole_documents(now: "IngestProgress") -> float:
-    """Documents done, the share of the one at hand included."""
+def rates(now: "IngestProgress", seconds: float) -> str:
+    """How far the work is, and how fast it goes."""
+    per_second = now.chunks_written / max(seconds, 1e-3)
+    return f"{now.documents_done} of {now.documents_total} documents, {now.chunks_written} chunks, {per_second:.0f}/s"
+
+
+def work_done(now: "IngestProgress") -> float:
+    """Share of the work, 0 to 1, by the sizes of the files; of the one at hand by its chunks."""
     share = now.chunks_done / now.chunks_total if now.outcome is None and now.chunks_total else 0.0
-    return now.documents_done + share
+    if not now.bytes_total:
+        return (now.documents_done + share) / max(now.documents_total, 1)
+    return min(1.0, (now.bytes_done + share * now.file_bytes) / now.bytes_total)
 
 
 def last_part(source: str) -> str:

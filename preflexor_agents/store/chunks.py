@@ -5,6 +5,7 @@ Linear in the length of the text, also for one line of ten million characters, w
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A Markdown heading: where its line starts and ends, its level (1 to 6) and its words."""
+    """A heading: where its line starts and ends, its level (1 to 6) and its words."""
 
     start: int
     end: int
@@ -63,9 +64,13 @@ def markdown_chunks(text: str) -> list[Chunk]:
 
     Together they hold every character outside the front matter that is not white space, each once.
     """
-    found = headings(text)
+    return structured_chunks(text, headings(text), start=body_start(text))
+
+
+def structured_chunks(text: str, found: Sequence[Heading], *, start: int = 0) -> list[Chunk]:
+    """Chunks of a text whose headings are known, from `start` on; cut like Markdown."""
     spans: list[Span] = []
-    for section in _sections(text, found, Span(body_start(text), len(text)), level=HARD_LEVEL):
+    for section in _sections(text, found, Span(start, len(text)), level=HARD_LEVEL):
         spans += [section] if _size(section) <= LIMIT else _parts(text, found, section)
     return _with_context(text, found, spans)
 
@@ -118,7 +123,7 @@ def _size(span: Span) -> int:
     return span.end - span.start
 
 
-def _within(found: list[Heading], start: int, end: int) -> list[Heading]:
+def _within(found: Sequence[Heading], start: int, end: int) -> Sequence[Heading]:
     """The headings that begin in the range."""
     return found[bisect_left(found, start, key=_start) : bisect_left(found, end, key=_start)]
 
@@ -127,7 +132,7 @@ def _start(heading: Heading) -> int:
     return heading.start
 
 
-def _sections(text: str, found: list[Heading], span: Span, *, level: int) -> list[Span]:
+def _sections(text: str, found: Sequence[Heading], span: Span, *, level: int) -> list[Span]:
     """Spans that begin at the headings up to `level`; a heading with nothing under it joins what follows."""
     ends = {h.start: h.end for h in _within(found, *span) if h.level <= level}
     spans = []
@@ -140,7 +145,7 @@ def _sections(text: str, found: list[Heading], span: Span, *, level: int) -> lis
     return [piece for piece in spans if _size(piece)]
 
 
-def _parts(text: str, found: list[Heading], section: Span) -> list[Span]:
+def _parts(text: str, found: Sequence[Heading], section: Span) -> list[Span]:
     """A long section as subsections, whole neighbours joined while they fit; one too long is cut further."""
     joined: list[Span] = []
     for span in _sections(text, found, section, level=6):
@@ -155,7 +160,7 @@ def _parts(text: str, found: list[Heading], section: Span) -> list[Span]:
     return parts
 
 
-def _leading(text: str, found: list[Heading], span: Span) -> list[Heading]:
+def _leading(text: str, found: Sequence[Heading], span: Span) -> list[Heading]:
     """The headings that a span begins with."""
     leading: list[Heading] = []
     at = span.start
@@ -200,7 +205,7 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     return Span(start, end)
 
 
-def _with_context(text: str, found: list[Heading], spans: list[Span]) -> list[Chunk]:
+def _with_context(text: str, found: Sequence[Heading], spans: list[Span]) -> list[Chunk]:
     chunks = []
     stack: list[Heading] = []
     done = 0

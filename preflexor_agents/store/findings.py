@@ -14,7 +14,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from preflexor_agents.errors import InputError
-from preflexor_agents.store import chunks, vectors
+from preflexor_agents.store import chunks, writing
 from preflexor_agents.store.documents import Document
 from preflexor_agents.store.paths import printable
 
@@ -106,14 +106,8 @@ def read(db: Database, *, owner: str | None = None, source: str | None = None) -
 
 def remove(db: Database, found: list[Finding], *, has_vec: bool) -> None:
     """Take findings out with all that was made of them; inside a write transaction."""
-    space = vectors.space_of(db)
-    if space is None or not found:
-        return
-    space = vectors.prepare_index(db, space, has_vec=has_vec)
-    for f in found:
-        sql = "SELECT c.id FROM chunk c JOIN document d ON d.id = c.document_id WHERE d.source = ?"
-        vectors.drop(db, space, [id for (id,) in db.conn.execute(sql, (f.source,)).fetchall()])
-        db.conn.execute("DELETE FROM document WHERE source = ?", (f.source,))
+    sql = "SELECT id FROM document WHERE source = ?"
+    writing.remove(db, [id for f in found for (id,) in db.conn.execute(sql, (f.source,)).fetchall()], has_vec=has_vec)
 
 
 def _sha256(owner: str, text: str) -> str:

@@ -15,8 +15,16 @@ class IngestProgress:
     source: str
     """The document at hand."""
     chunks_done: int = 0
-    """Of the document at hand."""
+    """Of the document at hand; those that are stored already are not counted before its end."""
     chunks_total: int = 0
+    chunks_written: int = 0
+    """By this ingest so far."""
+    file_bytes: int = 0
+    """Size of the file at hand."""
+    bytes_done: int = 0
+    """Size of the files that are done."""
+    bytes_total: int = 0
+    """Size of all files."""
     outcome: Outcome | None = None
     """Set once the document at hand is done."""
 
@@ -32,11 +40,11 @@ class IngestReport:
     duplicates: int = 0
     """Left out, because the same content is in the store under another name."""
     chunks: int = 0
-    """Written by this ingest."""
+    """Written by this ingest; what is the same as before in a changed document is kept."""
     failed: tuple[str, ...] = ()
     """One line for each document that could not be ingested."""
     notes: tuple[str, ...] = ()
-    """One line for each document that was read in another encoding than UTF-8."""
+    """One line for each document that was read in another encoding than UTF-8, and each plug-in that is broken."""
     seconds: float = 0.0
 
     def __str__(self) -> str:

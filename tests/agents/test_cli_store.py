@@ -133,7 +133,15 @@ def test_an_interrupt_keeps_what_was_done(papers: Path, tmp_path: Path, monkeypa
 
 def progress(done: int, *, chunks_done: int = 0, chunks_total: int = 0) -> IngestProgress:
     return IngestProgress(
-        documents_done=done, documents_total=10, source="x.md", chunks_done=chunks_done, chunks_total=chunks_total
+        documents_done=done,
+        documents_total=10,
+        source="x.md",
+        chunks_done=chunks_done,
+        chunks_total=chunks_total,
+        chunks_written=90 + chunks_done,
+        file_bytes=200,
+        bytes_done=400 if done else 0,
+        bytes_total=1000,
     )
 
 
@@ -146,4 +154,4 @@ def test_plain_progress_is_a_line_now_and_then(
     show(progress(1))
     show(progress(2, chunks_done=25, chunks_total=50))
     show(progress(4))
-    assert capsys.readouterr().err == "2 of 10 documents, 0.4/s, about 18 s left\n"
+    assert capsys.readouterr().err == "2 of 10 documents, 115 chunks, 19/s, about 6 s left\n"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from preflexor_agents.errors import DocumentError
 from preflexor_agents.store import documents
-from preflexor_agents.store.documents import Document, find, read
+from preflexor_agents.store.documents import Document, read
+from preflexor_agents.store.reading.finding import find
 
 
 def written(path: Path, data: bytes | str) -> Path:
@@ -71,7 +72,7 @@ def test_the_encoding_is_found(tmp_path: Path, data: bytes, encoding: str) -> No
         ("\u00a0\u2003\n".encode(), "has no text"),
         (b"---\ntitle: x\n---\n", "has no text"),
         (b"\x7fELF\x02\x01\x01\x00\x00\x00", "is binary"),
-        (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n1 0 obj\x00", "is binary"),
+        (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n1 0 obj\x00", "is no PDF, or a broken one"),
         (b"\x1f\x8b\x08\xff\xfe\x01\x02\x03\x04", "is binary"),
         (b"\x01\x02\x03\x04 text", "is binary"),
         (b"caf\xe9 \x81\x8d", "neither UTF-8 nor Windows-1252"),
@@ -98,7 +99,7 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_folders_are_searched_by_suffix_hidden_names_left_out(tmp_path: Path) -> None:
-    for name in ["b.md", "a.TXT", "c.markdown", "d.pdf", ".hidden.md", "sub/e.md", ".git/f.md"]:
+    for name in ["b.md", "a.TXT", "c.markdown", "d.jpg", ".hidden.md", "sub/e.md", ".git/f.md"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         written(tmp_path / name, "x")
     assert found(tmp_path) == (["a.TXT", "b.md", "c.markdown", "sub/e.md"], [])
@@ -134,7 +135,7 @@ def test_what_is_named_and_cannot_be_used_is_one_line(tmp_path: Path, name: str)
 
 
 def test_a_folder_without_documents_is_said(tmp_path: Path) -> None:
-    assert found(tmp_path) == ([], [f"{tmp_path} has no Markdown or text files"])
+    assert found(tmp_path) == ([], [f"{tmp_path} has no documents that can be read"])
 
 
 def test_a_name_that_is_not_utf8_can_be_stored_and_shown(tmp_path: Path) -> None:
