@@ -15,6 +15,7 @@ from preflexor_agents.errors import PreflexorError
 
 COMMANDS = (
     "ask",
+    "chat",
     "demo",
     "ingest",
     "search",

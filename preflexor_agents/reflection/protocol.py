@@ -222,7 +222,7 @@ def _integrate(state: State, stop: StopReason, elapsed_s: float) -> Step:
     config, best = state.config, state.best
     if config.integrate == "never" or state.stopped or best is None:
         return _ending(state, stop, merged=None, elapsed_s=elapsed_s)
-    if config.integrate == "or_select" and best.round in state.ruled:
+    if config.integrate == "or_select" and state.ruled:
         return _ending(state, stop, merged=None, elapsed_s=elapsed_s)  # the user has chosen
     answers = _answers_to_merge(state)
     if config.integrate == "or_select" and len(answers) < 2:

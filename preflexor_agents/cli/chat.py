@@ -1,0 +1,62 @@
+"""`preflexor chat`: the terminal UI."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import click
+
+from preflexor_agents.errors import InputError
+
+
+@click.command(short_help="Watch the rounds and take part, in a terminal UI.")
+@click.argument("question", required=False, default="")
+@click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME or gguf:PATH. Default: nano.")
+@click.option(
+    "--role",
+    "roles",
+    metavar="ROLE=SPEC",
+    multiple=True,
+    help="Another model for one role: thinker, critic, reviser, judge, integrator. May be repeated.",
+)
+@click.option("--rounds", type=int, metavar="N", help="Answers written one after the other, the draft included.")
+@click.option("--candidates", type=int, metavar="N", help="Drafts to choose from in the first round.")
+@click.option("--store", metavar="PATH", help="Knowledge store to search and cite. Default: your own, if there is one.")
+@click.option("--seed", type=int, metavar="N", help="Seeds every call; the same seed gives the same run.")
+@click.option("--budget-tokens", type=int, metavar="N", help="Most tokens written over a run.")
+@click.option("--budget-seconds", type=float, metavar="S", help="Most seconds over a run.")
+@click.option("--preset", metavar="NAME", help="default (a blind judge gates revisions) or paper (as published).")
+@click.option("--variant", type=click.Choice(["critic", "self"]), help="Feedback from a critic or its own reflection.")
+@click.option("--resume", "resumed", is_flag=True, help="Go on with the latest session.")
+@click.option("--replay", type=click.Path(path_type=Path), metavar="TRACE", help="Show a trace as it happened.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    metavar="X",
+    help="Speed of --replay: 1 is real time, 10 ten times as fast, 0 at once.",
+)
+def command(*, question: str, resumed: bool, replay: Path | None, speed: float, **options: Any) -> None:
+    """Chat with a model that thinks in the open, and take part.
+
+    Every round is a card: thinking, critique, revision, score, and whether it was taken. While a run goes, what you
+    type counts from its next round on; esc stops the round and keeps what is written, esc twice stops the run.
+    Sessions are kept in the store. QUESTION, if given, is asked at once.
+    """
+    if importlib.util.find_spec("textual") is None:
+        raise InputError("the terminal UI is not installed; install it with: pip install 'preflexor-agents[tui]'")
+    from preflexor_agents.settings import load
+    from preflexor_tui.cli import Opening, start
+
+    roles, variant = options.pop("roles"), options.pop("variant")
+    start(
+        Opening(
+            settings=load(options),
+            roles=tuple(roles),
+            variant=variant,
+            question=question,
+            resumed=resumed,
+            replay=replay,
+            speed=speed,
+        )
+    )
