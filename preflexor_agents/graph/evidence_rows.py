@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -89,8 +90,14 @@ def as_text(quotes: Iterable[Evidence]) -> str:
 
 def from_text(text: str, *, relation: int) -> tuple[Evidence, ...]:
     """What `as_text` wrote, for a relation of that id. Raises InputError if it is something else."""
-    found = checked(TypeAdapter(_Quotes), value(text))
+    found = checked(_form_of_quotes(), value(text))
     return tuple(evidence(row, found.runs, relation=relation) for row in found.evidence)
+
+
+@cache
+def _form_of_quotes() -> TypeAdapter[_Quotes]:
+    """Made once: a file has one text for each relation."""
+    return TypeAdapter(_Quotes)
 
 
 def value(data: bytes | str) -> object:

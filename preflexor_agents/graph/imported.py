@@ -92,13 +92,15 @@ def _numbers(ids: list[str]) -> Iterable[int]:
 
 def _entity(id: int, node: ForeignNode) -> Entity:
     name = _first(node.attributes, NAME_KEYS) or node.id
-    type = _first(node.attributes, TYPE_KEYS).removeprefix(":")
+    type = _first(node.attributes, TYPE_KEYS)
+    if "labels" in node.attributes:
+        type = type.removeprefix(":")
     return Entity(id=id, name=name, type=type, aliases=tuple(_aliases(node.attributes)))
 
 
 def _kind(edge: ForeignEdge) -> str:
-    kind = _first({k: v for k, v in edge.attributes.items() if v.lower() not in _DIRECTIONS}, KIND_KEYS)
-    return kind or NO_KIND
+    said = {k: v for k, v in edge.attributes.items() if _folded(k) != "type" or v.lower() not in _DIRECTIONS}
+    return _first(said, KIND_KEYS) or NO_KIND
 
 
 def _first(attributes: Mapping[str, str], keys: Iterable[str]) -> str:
