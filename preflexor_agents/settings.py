@@ -57,7 +57,7 @@ Real = Annotated[float, BeforeValidator(_number)]
 class Settings(BaseModel):
     """What may be set outside the call. None leaves the preset's own value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: Text = "nano"
     """Model SPEC: nano, ollama:NAME, gguf:PATH."""
