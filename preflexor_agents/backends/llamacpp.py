@@ -1,4 +1,4 @@
-"""GGUF models in this process through llama.cpp: one worker thread per model, requests in order of arrival."""
+"""GGUF models in this process through llama.cpp: one worker thread per model, which writes several replies at once."""
 
 import asyncio
 import os
@@ -15,10 +15,11 @@ from preflexor_agents.prompts import Message
 
 if TYPE_CHECKING:
     from preflexor_agents.backends.local_model import LocalModel
+    from preflexor_agents.backends.scheduler import Job
 
 T = TypeVar("T")
-Job = Callable[["LocalModel", CancelFlag, Callable[[Delta], None]], T]
-"""Work for a model: takes a flag that says when to stop, and whom to give text to as it is written."""
+MakeJob = Callable[["LocalModel", Callable[[Delta], None]], "Job[T]"]
+"""Makes work for a model, which is told whom to give text to as it is written."""
 
 CONTEXT_TOK = 8192
 """Most tokens of prompt and reply unless asked otherwise: about 1 GB of cache for a model of 3B parameters."""
@@ -81,12 +82,12 @@ class LlamaCppBackend:
 
     def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         """Stream one reply, as `base.Backend.generate` says."""
-        return self.run(lambda model, cancel, emit: model.answer(request, cancel=cancel, emit=emit))
+        return self.run(lambda model, emit: model.answer(request, emit=emit))
 
-    async def run(self, job: "Job[T]") -> AsyncGenerator[Delta | T, None]:
-        """Let the model do a job in its thread when its turn comes: what it emits, then its result.
+    async def run(self, make: "MakeJob[T]") -> AsyncGenerator[Delta | T, None]:
+        """Let the model do a job in its thread, beside others: what it emits, then its result.
 
-        Closing the generator or cancelling its task sets the flag that the job is given.
+        Closing the generator or cancelling its task ends the job.
 
         Raises:
             BackendError: the model is closed, or what the job raises.
@@ -94,7 +95,7 @@ class LlamaCppBackend:
         self._check_open()
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Delta | None] = asyncio.Queue()
-        cancel = CancelFlag()
+        cancel = CancelFlag(self._model.interrupt)
 
         def emit(delta: Delta) -> None:
             loop.call_soon_threadsafe(items.put_nowait, delta)
@@ -104,7 +105,9 @@ class LlamaCppBackend:
                 reply.exception()  # or asyncio complains if the reader has left
             items.put_nowait(None)
 
-        reply = loop.run_in_executor(self._worker, self._done, job, cancel, emit)
+        scheduler = self._model.scheduler
+        reply = asyncio.wrap_future(scheduler.submit(make(self._model, emit), cancel))
+        self._worker.submit(scheduler.drive)
         reply.add_done_callback(end)
         self._running.add(cancel)
         try:
@@ -139,15 +142,6 @@ class LlamaCppBackend:
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"model {self._spec} is closed; open it again")
-
-    def _done(self, job: "Job[T]", cancel: CancelFlag, emit: Callable[[Delta], None]) -> T | None:
-        """In the worker thread; None if cancelled."""
-        from preflexor_agents.backends.decode import Cancelled
-
-        try:
-            return job(self._model, cancel, emit)
-        except Cancelled:
-            return None
 
 
 class Loading(NamedTuple):

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from preflexor_agents.backends import model_file
+from preflexor_agents.backends import model_file, widths
 from preflexor_agents.backends.base import Completion, Delta, FinishReason, Request
-from preflexor_agents.backends.cancel import CancelFlag
-from preflexor_agents.backends.decode import Decoder, sampler
+from preflexor_agents.backends.context import Context
 from preflexor_agents.backends.loops import is_loop
 from preflexor_agents.backends.model_file import ModelFile
 from preflexor_agents.backends.model_text import ModelText, Prompt
 from preflexor_agents.backends.reply import ReplyReader
+from preflexor_agents.backends.sampling import sampler
+from preflexor_agents.backends.scheduler import Job, Prefill, Scheduler
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ModelError
 from preflexor_agents.events import Usage
@@ -48,11 +49,14 @@ class LocalModel:
         try:
             self.text = ModelText(self._file)
             self.context_tok = min(context_tok, self._file.trained_tok)
-            self._decoder: Decoder = self._file.decoder(context_tok=self.context_tok, threads=threads)
+            self._context: Context = self._file.context(context_tok=self.context_tok, threads=threads)
         except ModelError as e:
             self._file.close()
             raise ModelError(f"{path}: {e}") from None
         self.native_tags = self.text.native_tags
+        self.scheduler = Scheduler(self._context, widths.key(path, threads=threads))
+        self.interrupt = self._context.interrupt
+        """Set together with the flag of a job, so that it is looked at without delay."""
 
     def prompt(self, request: Request) -> Prompt:
         """Render and tokenise; raises as `ModelText.prompt`."""
@@ -62,22 +66,20 @@ class LocalModel:
         """Tokens of the rendered prompt. Raises ModelError if the chat template cannot render such turns."""
         return self.text.count_tok(messages)
 
-    def answer(self, request: Request, *, cancel: CancelFlag, emit: Callable[[Delta], None]) -> Completion:
-        """Generate one reply, handing out its text as it is written.
+    def answer(self, request: Request, *, emit: Callable[[Delta], None]) -> Job[Completion]:
+        """The job of generating one reply, handing out its text as it is written.
 
         Raises:
             BackendError: the prompt does not fit, or llama.cpp failed.
             ModelError: the chat template cannot render such turns.
-            Cancelled: the flag was set.
         """
         began = time.monotonic()
-        written = self.write(
+        written = yield from self.write(
             self.prompt(request),
             sampling=request.sampling,
             seed=request.seed,
             stop=request.stop,
             schema=request.json_schema,
-            cancel=cancel,
             emit=emit,
         )
         return Completion(
@@ -98,11 +100,10 @@ class LocalModel:
         seed: int,
         stop: tuple[str, ...],
         schema: Mapping[str, Any] | None,
-        cancel: CancelFlag,
         emit: Callable[[Delta], None],
         shown: Mapping[int, bytes] = MappingProxyType({}),
-    ) -> Written:
-        """Continue a prompt.
+    ) -> Job[Written]:
+        """The job of continuing a prompt.
 
         Args:
             prompt: made by `text`.
@@ -110,15 +111,12 @@ class LocalModel:
             seed: same seed, same draw.
             stop: strings that end the reply and are no part of it.
             schema: JSON schema that the reply follows from its first character.
-            cancel: stops the decode.
             emit: takes the text as it is written.
             shown: control tokens that are to be seen in the text, with their spelling.
 
         Raises:
             BackendError: llama.cpp failed, or the schema cannot be made a grammar.
-            Cancelled: the flag was set.
         """
-        cached = self._decoder.prefill(prompt.tokens, cancel)
         room = self.context_tok - len(prompt.tokens)
         vocabulary = self.text.vocabulary
         tags = self.text.spelt_tags if schema is None else ()
@@ -126,8 +124,11 @@ class LocalModel:
         written: list[int] = []
         finish: FinishReason = "length"
         loops = False
+        most = min(room, sampling.max_tok)
         with sampler(self._file.vocabulary, sampling, seed, schema) as chain:
-            for token in self._decoder.tokens(chain, cancel):
+            cached = yield Prefill(prompt.tokens, most, chain)
+            while True:
+                token = yield None
                 written.append(token)
                 if vocabulary.ends(token):
                     finish = "stop"
@@ -140,7 +141,7 @@ class LocalModel:
                     finish = "stop"
                     break
                 loops = is_loop(written)
-                if loops or len(written) == min(room, sampling.max_tok):
+                if loops or len(written) == most:
                     break
         last, sections = reader.finish()
         for delta in last:
@@ -155,5 +156,5 @@ class LocalModel:
 
     def close(self) -> None:
         """Free context and model. Idempotent."""
-        self._decoder.close()
+        self._context.close()
         self._file.close()

@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 import llama_cpp
 
-from preflexor_agents.backends.decode import PIECE_TOK, Decoder
+from preflexor_agents.backends.context import PIECE_TOK, SEQUENCES, Context
 from preflexor_agents.errors import ModelError
 
+CACHE_BYTES = 1 << 30
+"""Cache that replies written side by side may share; a single one gets its whole context in any case."""
+MOST_CONTEXTS = 8
+"""Most contexts' worth of cells in the cache."""
 _LOG_ERROR, _LOG_CONTINUED = 4, 5
 _ANOTHER = "use a file of an instruction-tuned model, or convert the model again with its chat template"
 
@@ -30,17 +34,31 @@ class ModelFile:
     chat_template: str
     """Jinja source."""
 
-    def decoder(self, *, context_tok: int, threads: int) -> Decoder:
-        """A new context. Raises ModelError if there is not enough memory for it."""
+    def context(self, *, context_tok: int, threads: int) -> Context:
+        """A new context whose cache holds at least `context_tok` tokens, more where they are small.
+
+        Raises:
+            ModelError: there is not enough memory for it.
+        """
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = context_tok
+        cells = max(context_tok, min(MOST_CONTEXTS * context_tok, CACHE_BYTES // max(1, self._cell_bytes())))
+        params.n_ctx = cells
         params.n_batch = params.n_ubatch = PIECE_TOK
+        params.n_seq_max = SEQUENCES
+        params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         _log().errors.clear()
         context: int | None = llama_cpp.llama_init_from_model(self.pointer, params)
         if context is None:
             raise ModelError(f"no context of {context_tok} tokens{_reason()}; close other programs")
-        return Decoder(context)
+        keeps_state = llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(self.pointer)
+        return Context(context, cells=cells, shares=not keeps_state)
+
+    def _cell_bytes(self) -> int:
+        """What keys and values of one token take in the cache, in 16-bit floats."""
+        model = self.pointer
+        head = llama_cpp.llama_model_n_embd(model) // max(1, llama_cpp.llama_model_n_head(model))
+        return int(4 * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_head_kv(model) * head)
 
     def close(self) -> None:
         """Free the model. Idempotent."""

@@ -285,7 +285,7 @@ async def test_cancel_during_the_prompt_stops_it_there(open_model: Open):
     backend = await open_model(context=8192)
     request = replace(ASKED, messages=(Message("user", "silk " * 7000),))
     task = asyncio.create_task(said(backend, request))
-    while not backend._model._decoder._evaluated:
+    while not backend._model.scheduler._prefixes.used:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -308,21 +308,20 @@ async def test_request_cancelled_while_it_waits_is_never_begun(open_model: Open)
     assert (await said(backend, with_sampling(max_tok=1))).answer == "so"
 
 
-async def test_flag_aborts_llama_cpp_in_the_middle_of_a_call(open_model: Open):
+async def test_interrupt_aborts_llama_cpp_in_the_middle_of_a_call_and_keeps_nothing_of_it(open_model: Open):
     import llama_cpp
 
-    from preflexor_agents.backends import decode
-    from preflexor_agents.backends.cancel import CancelFlag
+    from preflexor_agents.backends.context import Row
 
-    backend = await open_model()
-    context, flag = backend._model._decoder._context, CancelFlag()
-    llama_cpp.llama_set_abort_callback(context, decode._strlen, flag.address)
-    batch = (llama_cpp.llama_token * 4)(5, 6, 7, 8)
-    codes = []
-    for _ in range(2):
-        codes.append(llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(batch, 4)))
-        flag.set()
-    assert codes == [0, 2]
+    context = (await open_model())._model._context
+    rows = [Row(token, position, 0, False) for position, token in enumerate((5, 6, 7, 8))]
+    assert context.evaluate(rows)
+    context.interrupt.set()
+    assert not context.evaluate([row._replace(sequence=1) for row in rows])
+    context.interrupt.clear()
+    ends = [llama_cpp.llama_memory_seq_pos_max(context._memory, sequence) for sequence in (0, 1)]
+    assert ends == [3, -1]
+    assert context.evaluate([row._replace(sequence=1) for row in rows])
 
 
 async def test_closing_the_backend_ends_what_runs_and_waits_and_leaves_no_thread(open_model: Open):
@@ -370,12 +369,10 @@ async def test_tokens_are_counted_as_they_are_prompted(open_model: Open):
 
 
 async def last_position(backend: LlamaCppBackend) -> int:
-    """How far the sequence in the cache goes, asked when the worker has nothing else to do."""
-    import llama_cpp
-
-    memory = backend._model._decoder._memory
+    """How far the longest sequence in the cache goes, asked when the worker has nothing else to do."""
+    slots = backend._model.scheduler._prefixes._slots.values()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(backend._worker, llama_cpp.llama_memory_seq_pos_max, memory, 0)
+    return await loop.run_in_executor(backend._worker, lambda: max(len(slot.tokens) for slot in slots))
 
 
 def passage(text: str) -> Passage:

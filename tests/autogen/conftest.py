@@ -37,14 +37,14 @@ def write_model(tmp_path_factory: pytest.TempPathFactory) -> Writer:
 def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
     """What is loaded, made, freed and run in a test; at its end nothing may be left."""
     from preflexor_agents.backends import local_model, model_file
-    from preflexor_agents.backends.decode import Decoder
+    from preflexor_agents.backends.context import Context
     from preflexor_agents.backends.model_cache import MODELS
     from tests.autogen.local_models import Counts
 
     MODELS.free_idle()  # what earlier tests have left behind is not of this one
     found = Counts()
-    load, close, evaluate = model_file.load, Decoder.close, Decoder._evaluate
-    decoder, write = model_file.ModelFile.decoder, local_model.LocalModel.write
+    load, close, evaluate = model_file.load, Context.close, Context.evaluate
+    context, write = model_file.ModelFile.context, local_model.LocalModel.write
 
     def counted_load(path: Path, *, vocabulary_only: bool = False) -> Any:
         if vocabulary_only:
@@ -54,18 +54,18 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
             found.loaded_in.append(threading.current_thread())
         return load(path, vocabulary_only=vocabulary_only)
 
-    def counted_decoder(self: Any, **settings: Any) -> Decoder:
-        made = decoder(self, **settings)
+    def counted_context(self: Any, **settings: Any) -> Context:
+        made = context(self, **settings)
         found.contexts += 1
         return made
 
-    def counted_close(self: Decoder) -> None:
-        found.contexts -= bool(self._context)
+    def counted_close(self: Context) -> None:
+        found.contexts -= bool(self._pointer)
         close(self)
 
-    def counted_evaluate(self: Decoder, tokens: Any, cancel: Any) -> None:
-        found.decoded += len(tokens)
-        evaluate(self, tokens, cancel)
+    def counted_evaluate(self: Context, rows: Any) -> bool:
+        found.decoded += len(rows)
+        return evaluate(self, rows)
 
     def counted_write(self: Any, prompt: Any, **settings: Any) -> Any:
         with found.lock:
@@ -73,16 +73,16 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
             found.most_running = max(found.most_running, found.running)
             found.jobs.append(f"begin {settings['seed']}")
         try:
-            return write(self, prompt, **settings)
+            return (yield from write(self, prompt, **settings))
         finally:
             with found.lock:
                 found.running -= 1
                 found.jobs.append(f"end {settings['seed']}")
 
     monkeypatch.setattr(model_file, "load", counted_load)
-    monkeypatch.setattr(model_file.ModelFile, "decoder", counted_decoder)
-    monkeypatch.setattr(Decoder, "close", counted_close)
-    monkeypatch.setattr(Decoder, "_evaluate", counted_evaluate)
+    monkeypatch.setattr(model_file.ModelFile, "context", counted_context)
+    monkeypatch.setattr(Context, "close", counted_close)
+    monkeypatch.setattr(Context, "evaluate", counted_evaluate)
     monkeypatch.setattr(local_model.LocalModel, "write", counted_write)
     before = threading.active_count()
     yield found

@@ -35,6 +35,7 @@ from preflexor_agents.autogen.clients.llamacpp import _chat
 from preflexor_agents.autogen.clients.plan import folded
 from preflexor_agents.autogen.clients.tools import CallError, functions
 from preflexor_agents.backends.llamacpp import nano_path
+from preflexor_agents.backends.scheduler import MOST_LIVE
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
 from tests.autogen.client_calls import ADD, MEASURE, QUESTION, asked, streamed
 from tests.autogen.local_models import CALLS, DROP, ENDLESS, HERMES, PICK, RANDOM, TALKS, Counts, Verdict
@@ -298,21 +299,19 @@ async def test_leaving_a_stream_stops_the_decode(make: Make, counts: Counts) -> 
     assert counts.decoded < 7000
 
 
-async def test_fifty_calls_at_once_are_answered_in_order_of_arrival(make: Make, counts: Counts) -> None:
+async def test_fifty_calls_at_once_are_begun_in_order_of_arrival_and_all_answered(make: Make, counts: Counts) -> None:
     client = make(TALKS)
     await client.create(QUESTION, extra_create_args={"seed": 99})
-    threads, answered = threading.active_count(), []
+    threads = threading.active_count()
 
     async def call(n: int) -> str:
         result = await client.create([UserMessage(content=f"silk {n}", source="u")], extra_create_args={"seed": n})
-        answered.append(n)
         return result.content
 
     said = await asyncio.gather(*(call(n) for n in range(50)))
     assert said == ["yes it holds"] * 50
-    assert answered == list(range(50))
-    assert counts.jobs[2:] == [f"{what} {n}" for n in range(50) for what in ("begin", "end")]
-    assert (counts.most_running, counts.loads, counts.contexts) == (1, 1, 1)
+    assert [job for job in counts.jobs[2:] if job.startswith("begin")] == [f"begin {n}" for n in range(50)]
+    assert 1 < counts.most_running <= MOST_LIVE + 1 and (counts.loads, counts.contexts) == (1, 1)
     assert threading.active_count() == threads
 
 

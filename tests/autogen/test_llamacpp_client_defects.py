@@ -156,12 +156,16 @@ async def test_a_client_and_an_agent_that_holds_it_can_be_written(stock, make: M
     await agent._model_client.close()
 
 
-async def test_calls_at_once_run_one_after_the_other(stock, make: Make, counts: Counts) -> None:
+async def test_calls_at_once_share_one_thread_and_each_has_the_reply_it_has_alone(
+    stock, make: Make, counts: Counts
+) -> None:
     old = stock(together=threading.Barrier(2))
     await asyncio.gather(old.create(QUESTION), old.create(QUESTION))  # each waits for the other: both run
     client = make(TALKS)
-    await asyncio.gather(*(client.create(QUESTION) for _ in range(8)))
-    assert (counts.most_running, len(counts.jobs)) == (1, 16)
+    alone = await client.create(QUESTION)
+    together = await asyncio.gather(*(client.create(QUESTION) for _ in range(8)))
+    assert [result.content for result in together] == [alone.content] * 8
+    assert (counts.most_running, counts.contexts) == (8, 1)
 
 
 async def test_cancelling_stops_the_thread_before_the_next_call(stock, make: Make, counts: Counts) -> None:

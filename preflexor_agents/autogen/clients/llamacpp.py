@@ -1,6 +1,6 @@
 """AutoGen chat completion client for GGUF models in this process.
 
-Clients of one file with the same settings share one model: one thread, one call after the other in order of arrival.
+Clients of one file with the same settings share one model: one thread, which writes the replies of several calls side by side.
 A call that is cancelled stops decoding before the next one begins.
 """
 
@@ -28,7 +28,6 @@ from preflexor_agents.autogen.clients.config import ClientConfig, checked
 from preflexor_agents.autogen.clients.plan import Ask, folded
 from preflexor_agents.autogen.clients.tools import CallError, functions
 from preflexor_agents.backends.base import Delta
-from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.chat import Chat, ChatCall, ChatTool, ChatTurn
 from preflexor_agents.backends.llamacpp import CONTEXT_TOK, nano_path
 from preflexor_agents.backends.model_cache import LINGER_S, MODELS, Lease
@@ -37,6 +36,7 @@ from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
     from preflexor_agents.backends.local_model import LocalModel, Written
+    from preflexor_agents.backends.scheduler import Job
 
 _USUAL = Sampling()
 
@@ -174,14 +174,13 @@ class LlamaCppClient(LocalClient, Component[LlamaCppClientConfig]):
         chat = _chat(ask.messages, ask.functions)
         options = self._changed(extra)
 
-        def write(model: "LocalModel", cancel: CancelFlag, emit: Callable[[Delta], None]) -> "Written":
+        def write(model: "LocalModel", emit: Callable[[Delta], None]) -> "Job[Written]":
             return model.write(
                 model.text.chat_prompt(chat, constrained=ask.schema is not None, context_tok=model.context_tok),
                 sampling=options.sampling(context_tok=model.context_tok),
                 seed=options.seed,
                 stop=options.stop,
                 schema=ask.schema,
-                cancel=cancel,
                 emit=emit,
                 shown=model.text.call_marks if ask.functions else {},
             )

@@ -1,0 +1,199 @@
+"""What is in the cache of a context: sequences that share beginnings, the recently used ones kept while there is room.
+
+Prompts are evaluated in pieces of PIECE_TOK at fixed places and only whole pieces are shared, so what a prompt is
+computed from does not depend on what was asked before it.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from preflexor_agents.backends.context import PIECE_TOK, SEQUENCES, Context
+
+SAVED_BYTES = 256 << 20
+"""Most memory for the states of sequences that had to leave the cache."""
+_SCRATCH_TOK = 32
+_WORTH_SAVING_TOK = 4 * PIECE_TOK
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A sequence in the cache."""
+
+    number: int
+    """llama.cpp's id of it."""
+    tokens: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+    """Which cell each token lies in; sequences that share a beginning name the same ones."""
+    live: bool = False
+    """Whether somebody writes in it; else it is kept for its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    tokens: list[int]
+    state: bytes
+
+
+def shared_tok(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens of whole pieces that both begin with, at least one token of `b` left out."""
+    most = max(0, min(len(a), len(b) - 1)) // PIECE_TOK * PIECE_TOK
+    for start in range(0, most, PIECE_TOK):
+        if a[start : start + PIECE_TOK] != b[start : start + PIECE_TOK]:
+            return start
+    return most
+
+
+class Prefixes:
+    """The sequences of one context. Belongs to the context's thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._slots: OrderedDict[int, Slot] = OrderedDict((n, Slot(n)) for n in range(SEQUENCES))
+        """Least recently used first."""
+        self._users: Counter[int] = Counter()
+        """How many slots a cell is in."""
+        self._cell = count()
+        self._saved: OrderedDict[tuple[int, ...], _Saved] = OrderedDict()
+
+    @property
+    def used(self) -> int:
+        """Cells that hold something."""
+        return len(self._users)
+
+    def live_cells(self) -> int:
+        """Cells that hold something of a live sequence."""
+        return len({cell for slot in self._slots.values() if slot.live for cell in slot.cells})
+
+    def best(self, prompt: Sequence[int]) -> int:
+        """Tokens of the prompt that need not be evaluated."""
+        kept = (shared_tok(slot.tokens, prompt) for slot in self._slots.values())
+        saved = (shared_tok(saved.tokens, prompt) for saved in self._saved.values())
+        return max((*kept, *saved), default=0) if self._context.shares else self._own(prompt)
+
+    def open(self, prompt: Sequence[int]) -> Slot:
+        """A live slot that holds as much of the prompt's beginning as was in the cache or saved from it."""
+        if not self._context.shares:
+            return self._opened_alone(prompt)
+        donor = max(self._slots.values(), key=lambda slot: shared_tok(slot.tokens, prompt))
+        length = shared_tok(donor.tokens, prompt)
+        saved = max(self._saved.values(), key=lambda saved: shared_tok(saved.tokens, prompt), default=None)
+        slot = donor if self._is_worn(donor, length) else self._vacant(besides=donor)
+        slot.live = True
+        if saved is not None and shared_tok(saved.tokens, prompt) > length:
+            self._restore(slot, saved, shared_tok(saved.tokens, prompt))
+        elif slot is donor:
+            self.cut(slot, length)
+        elif length:
+            self.share(donor, slot, length)
+        self._touch(slot)
+        return slot
+
+    def share(self, source: Slot, target: Slot, length: int) -> None:
+        """Let an empty slot have the first `length` tokens of another."""
+        self._context.copy(source.number, target.number, length)
+        target.tokens = source.tokens[:length]
+        target.cells = source.cells[:length]
+        self._users.update(target.cells)
+
+    def add(self, slot: Slot, tokens: Sequence[int]) -> None:
+        """Note that tokens were evaluated at the end of a slot."""
+        cells = [next(self._cell) for _ in tokens]
+        slot.tokens += tokens
+        slot.cells += cells
+        self._users.update(cells)
+
+    def cut(self, slot: Slot, length: int) -> None:
+        """Forget what a slot has from `length` on."""
+        if not self._context.cut(slot.number, length):
+            length = 0
+        for cell in slot.cells[length:]:
+            self._users[cell] -= 1
+            if not self._users[cell]:
+                del self._users[cell]
+        del slot.tokens[length:], slot.cells[length:]
+
+    def release(self, slot: Slot) -> None:
+        """Keep a slot for its beginning only."""
+        slot.live = False
+        self._touch(slot)
+
+    def make_room(self, cells: int) -> bool:
+        """Let idle sequences go, least recently used first, until so many cells are free; False if there are not."""
+        for slot in list(self._slots.values()):
+            if self.used + cells <= self._context.cells:
+                return True
+            if slot.tokens and not slot.live:
+                self._save(slot)
+                self.cut(slot, 0)
+        return self.used + cells <= self._context.cells
+
+    def scratch(self, sequences: int) -> list[Slot]:
+        """So many empty slots with room for a few dozen tokens each, not live; none if there is no room."""
+        slots = [slot for slot in self._slots.values() if not slot.live][:sequences]
+        if len(slots) < sequences or not self.make_room(_SCRATCH_TOK * sequences):
+            return []
+        for slot in slots:
+            self._save(slot)
+            self.cut(slot, 0)
+        return slots
+
+    def _touch(self, slot: Slot) -> None:
+        self._slots.move_to_end(slot.number)
+
+    def _vacant(self, *, besides: Slot) -> Slot:
+        """An empty slot; else the least recently used idle one, emptied; the donor itself if there is no other."""
+        idle = [slot for slot in self._slots.values() if not slot.live]
+        slot = next((slot for slot in idle if not slot.tokens), None) or next(
+            (slot for slot in idle if slot is not besides), besides
+        )
+        if slot is not besides and slot.tokens:
+            self._save(slot)
+            self.cut(slot, 0)
+        return slot
+
+    def _is_worn(self, donor: Slot, length: int) -> bool:
+        """Whether a slot is idle and has little besides what is asked for, so that it can as well be written over."""
+        return not donor.live and length > 0 and len(donor.tokens) - length < _WORTH_SAVING_TOK
+
+    def _own(self, prompt: Sequence[int]) -> int:
+        """What can be kept where sequences can not be cut: a prompt that goes on after all of one."""
+        whole = (
+            len(s.tokens) for s in self._slots.values() if not s.live and s.tokens == list(prompt[: len(s.tokens)])
+        )
+        return max((length for length in whole if length < len(prompt)), default=0)
+
+    def _opened_alone(self, prompt: Sequence[int]) -> Slot:
+        length = self._own(prompt)
+        idle = [slot for slot in self._slots.values() if not slot.live]
+        slot = (
+            next(s for s in idle if len(s.tokens) == length and s.tokens == list(prompt[:length]))
+            if length
+            else idle[0]
+        )
+        if not length:
+            self.cut(slot, 0)
+        slot.live = True
+        self._touch(slot)
+        return slot
+
+    def _save(self, slot: Slot) -> None:
+        """Keep the state of a long sequence that leaves the cache, unless another one begins with all of it."""
+        length = len(slot.tokens) // PIECE_TOK * PIECE_TOK
+        others = (s for s in self._slots.values() if s is not slot)
+        if length < _WORTH_SAVING_TOK or any(s.tokens[:length] == slot.tokens[:length] for s in others):
+            return
+        self.cut(slot, length)
+        key = tuple(slot.tokens)
+        self._saved.pop(key, None)
+        self._saved[key] = _Saved(slot.tokens[:], self._context.state(slot.number))
+        while sum(len(saved.state) for saved in self._saved.values()) > SAVED_BYTES:
+            self._saved.popitem(last=False)
+
+    def _restore(self, slot: Slot, saved: _Saved, length: int) -> None:
+        if not self.make_room(len(saved.tokens)) or not self._context.restore(slot.number, saved.state):
+            return
+        self.add(slot, saved.tokens)
+        self.cut(slot, length)
+        self._saved.move_to_end(tuple(saved.tokens))

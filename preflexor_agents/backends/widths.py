@@ -1,0 +1,100 @@
+"""How many sequences to advance in one step: timed once for each model, build and number of threads, then kept.
+
+Quantised weights on a CPU can get slower when two or four sequences are computed at once, so the widest batch is not
+always the fastest.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+CANDIDATES = (1, 2, 4, 8, 16)
+"""Widths that are timed."""
+_STEPS = 5
+_MOST_KEPT = 64
+"""Timings in the file; the oldest go."""
+_LONGEST_S = 5.0
+"""Timing ends after so long; what was not reached is not used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Seconds of a step by how many tokens it evaluates; empty before they were timed."""
+
+    seconds: Mapping[int, float] = field(default_factory=dict)
+
+    def choose(self, ready: int) -> int:
+        """How many of `ready` sequences to advance at once: what makes the most tokens a second."""
+        options = [width for width in self.seconds if width <= ready]
+        if not options:
+            return ready
+        best = max(options, key=lambda width: (width / self.seconds[width], -width))
+        return ready if 1 < best == max(options) else best
+
+    def cost(self, width: int) -> float:
+        """Time of a step so wide as a multiple of one of width 1; infinite where it was not timed."""
+        wider = [self.seconds[known] for known in self.seconds if known >= width]
+        return min(wider) / self.seconds[1] if wider else float("inf")
+
+
+def timed(step: Callable[[int], object]) -> Widths:
+    """Time steps; the best of a few each, since other programs only make them slower."""
+    seconds: dict[int, float] = {}
+    began = time.perf_counter()
+    for width in CANDIDATES:
+        times = []
+        for _ in range(_STEPS):
+            start = time.perf_counter()
+            step(width)
+            times.append(time.perf_counter() - start)
+        seconds[width] = min(times)
+        if time.perf_counter() - began > _LONGEST_S:
+            break
+    return Widths(seconds)
+
+
+def key(path: Path, *, threads: int) -> str:
+    """What the timing belongs to."""
+    import llama_cpp
+
+    status = path.stat()
+    return f"{path.name}/{status.st_size}/{status.st_mtime_ns}/{llama_cpp.__version__}/{threads}"
+
+
+def recall(name: str) -> Widths:
+    """What was timed before; nothing if there is no file or it cannot be read."""
+    try:
+        data = json.loads(_file().read_text(encoding="utf-8"))
+        seconds = {int(width): float(value) for width, value in data[name].items() if float(value) > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Widths()
+    return Widths(seconds if 1 in seconds else {})
+
+
+def remember(name: str, measured: Widths) -> None:
+    """Keep a timing for later processes; a cache folder that cannot be written costs time, nothing else."""
+    file = _file()
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        data = {}
+    others = [item for item in data.items() if item[0] != name] if isinstance(data, dict) else []
+    data = dict([*others, (name, measured.seconds)][-_MOST_KEPT:])
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        fresh.replace(file)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+
+
+def _file() -> Path:
+    return Path(platformdirs.user_cache_dir("preflexor", appauthor=False)) / "widths.json"

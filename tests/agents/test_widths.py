@@ -1,0 +1,89 @@
+"""How many sequences are advanced at once."""
+
+from pathlib import Path
+
+import pytest
+
+from preflexor_agents.backends import widths
+from preflexor_agents.backends.lookup import DRAFT_TOK, Lookup
+from preflexor_agents.backends.prefixes import shared_tok
+from preflexor_agents.backends.widths import CANDIDATES, Widths
+
+SLOWER_AT_TWO = Widths({1: 1.0, 2: 2.4, 4: 3.9, 8: 5.0, 16: 7.0})
+
+
+@pytest.mark.parametrize(("ready", "chosen"), [(1, 1), (2, 1), (3, 1), (4, 4), (6, 6), (8, 8), (11, 11), (16, 16)])
+def test_a_width_that_is_slower_than_one_by_one_is_not_chosen(ready: int, chosen: int):
+    assert SLOWER_AT_TWO.choose(ready) == chosen
+
+
+def test_all_are_advanced_as_long_as_nothing_is_known():
+    assert Widths().choose(7) == 7
+
+
+def test_a_width_that_never_pays_is_never_chosen():
+    assert {Widths({1: 1.0, 2: 3.0, 4: 5.0}).choose(ready) for ready in range(1, 17)} == {1}
+
+
+def test_the_best_of_several_steps_counts_for_every_width():
+    calls: dict[int, int] = {}
+    measured = widths.timed(lambda width: calls.update({width: calls.get(width, 0) + 1}))
+    assert set(measured.seconds) == set(calls) == set(CANDIDATES) and min(calls.values()) > 1
+    assert all(seconds > 0 for seconds in measured.seconds.values())
+
+
+def test_timings_are_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(widths, "_file", lambda: tmp_path / "new" / "widths.json")
+    widths.remember("a", SLOWER_AT_TWO)
+    assert widths.recall("a") == SLOWER_AT_TWO and widths.recall("b") == Widths()
+    for n in range(100):
+        widths.remember(str(n), Widths({1: 1.0}))
+    assert widths.recall("a") == Widths() and widths.recall("99").seconds == {1: 1.0}
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"a": 1}', '{"a": {"x": 1}}', '{"a": {"2": 1.0}}', '{"a": {"1": -1}}']
+)
+def test_a_damaged_file_of_timings_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setattr(widths, "_file", lambda: tmp_path / "widths.json")
+    (tmp_path / "widths.json").write_text(text, encoding="utf-8")
+    assert widths.recall("a") == Widths()
+    widths.remember("a", SLOWER_AT_TWO)
+    assert widths.recall("a") == SLOWER_AT_TWO
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(widths, "_file", lambda: tmp_path / "file" / "widths.json")
+    widths.remember("a", SLOWER_AT_TWO)
+    assert widths.recall("a") == Widths()
+
+
+def test_the_words_after_the_latest_like_place_are_guessed():
+    text = [1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3]
+    assert Lookup().draft(text) == text[9 : 9 + DRAFT_TOK]
+    assert Lookup().draft([1, 2, 3, 4]) == Lookup().draft([1, 2]) == []
+
+
+def test_guesses_are_the_same_whether_the_text_came_at_once_or_token_by_token():
+    text = [n * n % 7 for n in range(60)]
+    grown = Lookup()
+    assert [grown.draft(text[:n]) for n in range(60)] == [Lookup().draft(text[:n]) for n in range(60)]
+
+
+def test_guessing_stops_where_it_costs_more_than_it_brings():
+    lookup = Lookup()
+    assert lookup.pays(float("inf"))
+    for _ in range(3):
+        lookup.learn(DRAFT_TOK, 2)
+    assert lookup.pays(2.9) and not lookup.pays(3.1) and not lookup.pays(float("inf"))
+
+
+def test_whole_pieces_are_shared_and_the_last_token_never():
+    text = list(range(300))
+    shared = [shared_tok(text[:n], text) for n in (0, 63, 64, 130, 299, 300)]
+    assert shared == [0, 0, 64, 128, 256, 256]
+    assert shared_tok(text, text[:256]) == 192
+    assert shared_tok([*text[:100], 7, *text[101:]], text) == 64
+    assert shared_tok(text, []) == 0
