@@ -1,7 +1,7 @@
 """AutoGen chat completion client for GGUF models in this process.
 
-Clients of one file with the same settings share one model: one thread, which writes the replies of several calls side by side.
-A call that is cancelled stops decoding before the next one begins.
+Clients of one file with the same settings share one model: one thread, which writes the replies of several calls side
+by side. A call that is cancelled is no longer decoded.
 """
 
 import weakref
