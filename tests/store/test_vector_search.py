@@ -198,7 +198,7 @@ def test_a_restored_copy_with_the_same_ids_is_noticed(store: Store, tmp_path: Pa
         (tmp_path / name).write_text(text, encoding="utf-8")
         store.ingest([tmp_path / name])
         for _ in range(3):
-            assert store.search(text)[0].vector_rank == 1
+            assert (store.search(text)[0].vector_score or 0) > 0.9
         assert store._matrix._whole
         if name == "b.md":
             upkeep.restore(copy, store.path)
