@@ -76,19 +76,19 @@ def facts(imported: Imported) -> set[Fact]:
     return {(names[r.source], r.kind, names[r.target]) for r in imported.graph.relations}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(graphs())
 def test_our_json_comes_back_as_it_was(graph: Graph) -> None:
     assert json_form.read(json_form.write(graph).encode()) == Imported(graph=graph)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(graphs())
 def test_our_graphml_comes_back_as_it_was(graph: Graph) -> None:
     assert graphml.read(graphml.write(graph).encode()) == Imported(graph=graph)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(graphs())
 def test_tables_hold_every_name_and_quote(graph: Graph) -> None:
     tables = csv_form.write(graph)
@@ -99,7 +99,7 @@ def test_tables_hold_every_name_and_quote(graph: Graph) -> None:
         assert quotes == [e.quote for e in graph.evidence.get(relation.id, ())]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(graphs())
 def test_drawings_hold_no_text_that_means_something_to_the_program_that_draws(graph: Graph) -> None:
     for line in mermaid.write(graph).splitlines()[1:]:
