@@ -6,6 +6,7 @@ al. 2009 (arXiv 0902.2206); n-grams inside words with boundary marks are as in f
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -23,45 +24,60 @@ _SPACE = np.uint64(ord(" "))
 def features(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Unnormalised feature vectors, (len(texts), DIM); a text without letters or digits gives zeros."""
     rows = np.zeros((len(texts), DIM), dtype=np.float32)
-    for row, text in zip(rows, texts, strict=True):
-        words = content_words(text)
-        if words:
-            _add(row, _word_hashes(words))
-            _add(row, _ngram_hashes(words))
+    words = [content_words(text) for text in texts]
+    for row, found, ngrams in zip(rows, words, _ngram_hashes(words), strict=True):
+        if found:
+            _add(row, _word_hashes(found))
+            _add(row, ngrams)
     return rows
 
 
 def _add(row: npt.NDArray[np.float32], hashes: npt.NDArray[np.uint64]) -> None:
-    """Add each distinct feature once, weighted by the logarithm of its count."""
-    distinct, counts = np.unique(hashes, return_counts=True)
+    """Add each distinct feature once, in order, weighted by the logarithm of its count; sorts the hashes."""
+    if not len(hashes):
+        return
+    hashes.sort()
+    firsts = np.flatnonzero(np.concatenate(([True], hashes[1:] != hashes[:-1])))
+    distinct = hashes[firsts]
+    counts = np.diff(firsts, append=len(hashes))
     signs = np.where(distinct >> np.uint64(63), -1.0, 1.0)
     buckets = ((distinct >> np.uint64(20)) % np.uint64(DIM)).astype(np.intp)
     np.add.at(row, buckets, (signs * np.log1p(counts)).astype(np.float32))
 
 
 def _word_hashes(words: Sequence[str]) -> npt.NDArray[np.uint64]:
-    codes = [zlib.crc32(stem(word).encode("utf-8", "replace")) for word in words]
-    return _mixed(np.array(codes, dtype=np.uint64))
+    return _mixed(np.fromiter(map(_code, words), dtype=np.uint64, count=len(words)))
 
 
-def _ngram_hashes(words: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """Hashes of all n-grams that lie in one word, its boundaries counted as characters."""
-    text = f" {' '.join(words)} ".encode("utf-32-le", "replace")
-    codes = np.frombuffer(text, dtype="<u4").astype(np.uint64)
+@lru_cache(maxsize=1 << 16)
+def _code(word: str) -> int:
+    return zlib.crc32(stem(word).encode("utf-8", "replace"))
+
+
+def _ngram_hashes(texts: Sequence[Sequence[str]]) -> list[npt.NDArray[np.uint64]]:
+    """For each text the hashes of all n-grams that lie in one of its words, its boundaries counted as characters.
+
+    All texts are hashed at once: an n-gram that spans two of them has the space between them inside.
+    """
+    joined = [f" {' '.join(words)} ".encode("utf-32-le", "replace") for words in texts]
+    ends = np.cumsum([len(text) // 4 for text in joined])
+    codes = np.frombuffer(b"".join(joined), dtype="<u4").astype(np.uint64)
     is_space = codes == _SPACE
-    found = []
+    found: list[list[npt.NDArray[np.uint64]]] = [[] for _ in texts]
     for n in _NGRAMS:
-        count = len(codes) - n + 1
-        if count <= 0:
-            continue
+        count = max(len(codes) - n + 1, 0)
         hashes = np.full(count, n, dtype=np.uint64)
         crossing = np.zeros(count, dtype=bool)
         for i in range(n):
-            hashes = hashes * _MULTIPLIER + codes[i : i + count]
+            hashes *= _MULTIPLIER
+            hashes += codes[i : i + count]
             if 0 < i < n - 1:
                 crossing |= is_space[i : i + count]
-        found.append(_mixed(hashes[~crossing]))
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.uint64)
+        kept = np.flatnonzero(~crossing)
+        mixed = _mixed(hashes[kept])
+        for parts, part in zip(found, np.split(mixed, np.searchsorted(kept, ends[:-1])), strict=True):
+            parts.append(part)
+    return [np.concatenate(parts) for parts in found]
 
 
 def _mixed(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

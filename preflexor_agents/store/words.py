@@ -5,6 +5,7 @@ import unicodedata
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 STOP_WORDS = frozenset(
     re.findall(
@@ -38,15 +39,18 @@ _SHORTEST_STEM = 3
 
 def fold(text: str) -> str:
     """Lower case without accents and with compatibility forms resolved, so that `Fibre` and `ﬁbré` meet."""
-    if text.isascii():
-        return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text.casefold().replace("\u2019", "'"))
+    return _NOT_ASCII.sub(_folded, text.lower() if text.isascii() else text.casefold())
+
+
+def _folded(found: re.Match[str]) -> str:
+    """Normal forms leave ASCII as it is, so what stands between may be folded by itself."""
+    decomposed = unicodedata.normalize("NFKD", found.group().replace("\u2019", "'"))
     return "".join(c for c in decomposed if not unicodedata.combining(c))
 
 
 def words(text: str) -> list[str]:
     """Every word of the text, folded, in order."""
-    return [match.group() for match in _WORD.finditer(fold(text))]
+    return _WORD.findall(fold(text))
 
 
 def content_words(text: str) -> list[str]:
