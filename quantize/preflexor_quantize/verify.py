@@ -1,17 +1,22 @@
 """Proof that a GGUF behaves like the folder it came from: vocabulary, tags, text, prompts, continuations."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gguf
-import llama_cpp
 import torch
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from preflexor_agents.errors import PreflexorError
+from preflexor_agents.backends.template import FAILURES, ChatTemplate
+from preflexor_agents.errors import ModelError, PreflexorError
+from preflexor_agents.prompts import Message
+from preflexor_quantize.agreement import Agreement
+from preflexor_quantize.engine import Engine
+from preflexor_quantize.folder import read_folder
+from preflexor_quantize.hf_model import load_model
+from preflexor_quantize.tags import stays_visible
 
 TEXT = """Nacre is 95 % aragonite by volume; its toughness, 4.5 MPa m^0.5, is far above that of the mineral.
 # Heading with  two spaces
@@ -29,24 +34,19 @@ QUESTIONS = (
     "What limits the strength of wood?",
     "Compare chitin and keratin.",
     "How does a gecko stick?",
+    "What does the mineral do in bone?",
+    "Why is a squid beak graded?",
+    "Which material would you take for a helmet?",
+    "How is silk spun?",
+    "What makes mussel threads tough?",
+    "Is wool stronger when it is wet?",
+    "Explain crack deflection.",
+    "What would happen without the protein?",
 )
-WINDOWS, GREEDY_TOK, TIE = 100, 32, 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """What was compared, all of it equal unless counted otherwise."""
-
-    vocabulary: int
-    tags: tuple[str, ...]
-    windows: int
-    chat_prompts: int
-    greedy_tok: int
-    """Greedy tokens compared."""
-    greedy_equal_tok: int
-    """Tokens before the first difference, summed over the prompts."""
-    ties: int
-    """Prompts that part where the folder's two likeliest tokens are as good as equal."""
+WINDOWS, GREEDY_TOK, CONTEXT_TOK = 100, 64, 512
+TIE, TIE_16_BIT = 0.01, 0.1
+"""How much less likely than the folder's likeliest token counts as a tie, over the standard deviation of the logits:
+llama.cpp multiplies and keeps in 16 bits. The second is for a folder that is itself computed in 16 bits."""
 
 
 def verify(hf_folder: Path, file: Path, *, exact: bool) -> Agreement:
@@ -56,97 +56,147 @@ def verify(hf_folder: Path, file: Path, *, exact: bool) -> Agreement:
 
     Raises:
         PreflexorError: naming the first thing that differs.
+        ModelError: the folder cannot be loaded.
     """
-    tokenizer = AutoTokenizer.from_pretrained(hf_folder)
-    engine = llama_cpp.Llama(str(file), n_ctx=512, n_threads=1, verbose=False)
+    folder = read_folder(hf_folder)
     try:
-        if engine.n_vocab() != len(tokenizer):
-            raise PreflexorError(f"{file.name} has {engine.n_vocab()} tokens, {hf_folder} has {len(tokenizer)}")
+        tokenizer = AutoTokenizer.from_pretrained(hf_folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ModelError(
+            f"{hf_folder} has a tokenizer that cannot be loaded: {' '.join(str(e).split())[:200]}"
+        ) from None
+    with Engine(file, context_tok=CONTEXT_TOK) as engine:
+        _check_vocabulary(tokenizer, engine, file, rows=folder.vocabulary)
         tags = _check_tags(tokenizer, engine, file)
-        windows = _check_windows(tokenizer, engine, file)
+        windows = _check_windows(tokenizer, engine, file, tags)
         prompts = _check_prompts(tokenizer, engine, file)
-        model = AutoModelForCausalLM.from_pretrained(hf_folder, dtype=torch.float32)
-        parted = [p for p in (_parting(model, engine, ids) for ids in prompts) if p]
-    finally:
-        engine.close()
-    wrong = [p for p in parted if p.gap > TIE]
+        starts = prompts or _plain_prompts(engine)
+        replies = [engine.greedy(ids, _count(engine, ids)) for ids in starts]
+    model, reference = _load(hf_folder, folder.parameters)
+    partings = [p for ids, reply in zip(starts, replies, strict=True) for p in _partings(model, ids, reply)]
+    tie = TIE if reference == "float32" else TIE_16_BIT
+    wrong = [p for p in partings if p.gap > tie]
     if exact and wrong:
         raise PreflexorError(
-            f"{file.name} parts from {hf_folder} at token {wrong[0].at} of a reply, where the folder's "
-            f"two likeliest tokens are {wrong[0].gap:.2f} apart"
+            f"{file.name} parts from {hf_folder} at token {wrong[0].at} of a reply ({len(wrong)} such): its token "
+            f"is less likely there than the folder's, by {wrong[0].gap:.2f} of the logits' spread"
         )
+    total = sum(map(len, replies))
     return Agreement(
-        vocabulary=len(tokenizer),
+        vocabulary=engine.n_vocab,
         tags=tags,
         windows=windows,
         chat_prompts=len(prompts),
-        greedy_tok=len(prompts) * GREEDY_TOK,
-        greedy_equal_tok=len(prompts) * GREEDY_TOK - sum(GREEDY_TOK - p.at for p in parted),
-        ties=sum(p.gap <= TIE for p in parted),
+        greedy_prompts=len(starts),
+        greedy_tok=total,
+        greedy_equal_tok=total - len(partings),
+        ties=len(partings) - len(wrong),
+        reference=reference,
     )
 
 
 class _Parting(NamedTuple):
-    """Where the two first differ, and how far apart the folder's two likeliest tokens are there, in nats."""
+    """Where a token is not the folder's likeliest, and how much less likely it is, over the logits' spread."""
 
     at: int
     gap: float
 
 
-def _check_tags(tokenizer: Any, engine: llama_cpp.Llama, file: Path) -> tuple[str, ...]:
-    described = gguf.GGUFReader(file).fields["tokenizer.ggml.token_type"]
-    types = [int(described.parts[i][0]) for i in described.data]
-    added = [t for t in tokenizer.added_tokens_decoder.items() if not t[1].special]
+def _check_vocabulary(tokenizer: Any, engine: Engine, file: Path, *, rows: int) -> None:
+    known = tokenizer.get_vocab()
+    wanted = max(rows, max(known.values()) + 1)
+    if engine.n_vocab not in (wanted, max(known.values()) + 1):
+        raise PreflexorError(f"{file.name} has {engine.n_vocab} tokens, its folder has {wanted}")
+    texts = engine.token_texts()
+    added = tokenizer.added_tokens_decoder
+    for text, number in known.items():
+        if number not in added and texts[number] != text:
+            raise PreflexorError(f"{file.name} writes token {number} as {texts[number]!r}, its tokenizer as {text!r}")
+
+
+def _check_tags(tokenizer: Any, engine: Engine, file: Path) -> tuple[str, ...]:
+    added = tokenizer.added_tokens_decoder.items()
+    types = _token_types(file)
+    visible = [(n, t.content) for n, t in added if stays_visible(t.content, special=t.special) and t.content.strip()]
+    for number, content in visible:
+        if engine.tokens_of(content, special=True) != [number] or engine.is_control(number):
+            raise PreflexorError(f"{file.name}: the tag {content} is not one visible token")
     for number, token in added:
-        ids = engine.tokenize(token.content.encode(), add_bos=False, special=True)
-        if ids != [number] or types[number] != gguf.TokenType.USER_DEFINED:
-            raise PreflexorError(f"{file.name}: the tag {token.content} is not one visible token")
-    for number, token in tokenizer.added_tokens_decoder.items():
-        if token.special and types[number] != gguf.TokenType.CONTROL:
+        hidden = not stays_visible(token.content, special=token.special)
+        if hidden and types[number] not in (gguf.TokenType.CONTROL, gguf.TokenType.UNKNOWN):
             raise PreflexorError(f"{file.name}: {token.content} is not a control token")
-    return tuple(token.content for _, token in added)
+    return tuple(content for _, content in visible)
 
 
-def _check_windows(tokenizer: Any, engine: llama_cpp.Llama, file: Path) -> int:
-    for n in range(WINDOWS):
-        window = TEXT[n * 4 % len(TEXT) :][: 20 + n]
-        ours = engine.tokenize(window.encode(), add_bos=False, special=False)
-        if ours != tokenizer.encode(window, add_special_tokens=False):
-            raise PreflexorError(f"{file.name} splits {window!r} otherwise than its tokenizer")
-    return WINDOWS
+def _token_types(file: Path) -> list[int]:
+    """From the file: llama.cpp shows some control tokens, as `<|start|>`, whatever the file says."""
+    field = gguf.GGUFReader(file).fields["tokenizer.ggml.token_type"]
+    return [int(field.parts[part][0]) for part in field.data]
 
 
-def _check_prompts(tokenizer: Any, engine: llama_cpp.Llama, file: Path) -> list[list[int]]:
-    """The token ids of the chat prompts, as both make them."""
-    template = str(engine.metadata.get("tokenizer.chat_template", ""))
-    if template != tokenizer.chat_template:
+def _check_windows(tokenizer: Any, engine: Engine, file: Path, tags: Sequence[str]) -> int:
+    texts = [TEXT[n * 4 % len(TEXT) :][: 20 + n] for n in range(WINDOWS)]
+    texts += [f"{tag}Silk is tough.{tag}\nIt is 4.5 {tag} so." for tag in tags]
+    for text in texts:
+        ours = engine.tokens_of(text, special=text[0] == "<")
+        if ours != tokenizer.encode(text, add_special_tokens=False):
+            raise PreflexorError(f"{file.name} splits {text!r} otherwise than its tokenizer")
+    return len(texts)
+
+
+def _check_prompts(tokenizer: Any, engine: Engine, file: Path) -> list[list[int]]:
+    """The token ids of the chat prompts, as both make them; none without a chat template."""
+    if not tokenizer.chat_template:
+        return []
+    if engine.chat_template != tokenizer.chat_template:
         raise PreflexorError(f"{file.name} does not hold the tokenizer's chat template")
+    template = ChatTemplate(
+        engine.chat_template, bos_token=tokenizer.bos_token or "", eos_token=tokenizer.eos_token or ""
+    )
     prompts = []
     for question in QUESTIONS:
-        turns: list[Any] = [{"role": "system", "content": "Answer."}, {"role": "user", "content": question}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        formatter = Jinja2ChatFormatter(
-            template, eos_token=tokenizer.eos_token or "", bos_token=tokenizer.bos_token or ""
-        )
-        rendered = formatter(messages=turns).prompt
-        if engine.tokenize(rendered.encode(), add_bos=False, special=True) != ids:
+        spans = template.render([Message("system", "Answer."), Message("user", question)])
+        ours = engine.tokens_of("".join(span.text for span in spans), special=True)
+        theirs = _their_prompt(tokenizer, question)
+        if ours != theirs:
             raise PreflexorError(f"{file.name} makes another chat prompt of {question!r}")
-        prompts.append(ids)
+        prompts.append(ours)
     return prompts
 
 
+def _their_prompt(tokenizer: Any, question: str) -> list[int]:
+    turns = [{"role": "system", "content": "Answer."}, {"role": "user", "content": question}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except FAILURES as e:
+        raise ModelError(f"the chat template cannot render a plain question: {e!r:.200}") from None
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _plain_prompts(engine: Engine) -> list[list[int]]:
+    return [engine.tokens_of(question) for question in QUESTIONS]
+
+
+def _count(engine: Engine, prompt: Sequence[int]) -> int:
+    return max(1, min(GREEDY_TOK, engine.context_tok - len(prompt)))
+
+
+def _load(hf_folder: Path, parameters: int) -> tuple[Any, str]:
+    """The folder's model: in float32 where the memory is there, else in its own precision."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    dtype = torch.float32 if not free or 5 * parameters < free else "auto"
+    model = load_model(hf_folder, dtype=dtype)
+    return model, str(model.dtype).removeprefix("torch.")
+
+
 @torch.no_grad()
-def _parting(model: Any, engine: llama_cpp.Llama, prompt: Sequence[int]) -> _Parting | None:
-    theirs: list[int] = []
-    for token in engine.generate(list(prompt), temp=0.0, repeat_penalty=1.0):
-        theirs.append(token)
-        if len(theirs) == GREEDY_TOK:
-            break
-    ids = torch.tensor([[*prompt, *theirs]])
-    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]  # (GREEDY_TOK, V)
-    for at, (row, token) in enumerate(zip(logits.log_softmax(-1), theirs, strict=True)):
-        best = row.topk(2).values
-        if int(row.argmax()) != token:
-            return _Parting(at, float(best[0] - best[1]))
-    return None
+def _partings(model: Any, prompt: Sequence[int], reply: Sequence[int]) -> list[_Parting]:
+    ids = torch.tensor([[*prompt, *reply]])
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()  # (len(reply), V)
+    best, spread = logits.max(-1), logits.std(-1)
+    return [
+        _Parting(at, float((best.values[at] - logits[at, token]) / spread[at]))
+        for at, token in enumerate(reply)
+        if int(best.indices[at]) != token
+    ]

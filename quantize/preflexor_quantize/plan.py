@@ -1,0 +1,119 @@
+"""What a type will do to each tensor, asked of llama.cpp before it does it, and seen in the file afterwards."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import gguf
+
+from preflexor_agents.errors import ModelError, PreflexorError
+from preflexor_quantize.files import size_of
+from preflexor_quantize.imatrix import Importance
+from preflexor_quantize.llama_quantize import dry_run
+
+_TENSOR = re.compile(r"\[ *\d+/ *\d+\] (\S+) +- \[([\d, ]+)\], type = *(\w+), size = .*?MiB(?: -> .*\((\w+)\))?")
+_LONG_BLOCK = 256
+"""Elements in a block of the K and IQ types: a row has to be a multiple."""
+_SHORT = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    before: str
+    after: str
+    after_bytes: int
+    note: str = ""
+    """Why the type is not the one that was asked for; empty otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a file of a type will hold."""
+
+    type_name: str
+    tensors: tuple[PlannedTensor, ...]
+    size_bytes: int
+    """Of the whole file."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Type -> how many tensors."""
+        return dict(Counter(t.after for t in self.tensors).most_common())
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why tensors cannot have the type, and what they have instead -> how many."""
+        return dict(Counter(f"{t.after}: {t.note}" for t in self.fallbacks))
+
+    @property
+    def fallbacks(self) -> tuple[PlannedTensor, ...]:
+        """Tensors that cannot have the type."""
+        return tuple(t for t in self.tensors if t.note)
+
+
+def plan(source: Path, type_name: str, *, importance: Importance | None = None) -> Plan:
+    """Ask llama.cpp what it would do with each tensor.
+
+    Raises:
+        PreflexorError: it would refuse.
+        ModelError: the file is quantised already, or damaged.
+    """
+    metadata_bytes, types = _read(source)
+    quantised = sorted({t for t in types.values() if t not in ("F32", "F16", "BF16")})
+    if quantised:
+        raise ModelError(f"{source} is quantised already ({', '.join(quantised)}); give the F16 file or the folder")
+    tensors = []
+    for line in dry_run(source, type_name, importance=importance):
+        if found := _TENSOR.match(line.text):
+            name, shape, before, after = found.groups()
+            dims = [int(n) for n in shape.split(",")]
+            while len(dims) > 1 and dims[-1] == 1:
+                dims.pop()
+            tensors.append(_planned(name, tuple(dims), before.upper(), (after or before).upper(), type_name))
+    if len(tensors) != len(types):
+        raise PreflexorError(f"llama.cpp's plan for {source.name} has {len(tensors)} of {len(types)} tensors")
+    body = sum(-(-t.after_bytes // 32) * 32 for t in tensors)
+    return Plan(type_name, tuple(tensors), metadata_bytes + body)
+
+
+def check_kept(plan: Plan, file: Path) -> None:
+    """See that the file holds what was planned.
+
+    Raises:
+        PreflexorError: it does not.
+    """
+    _, types = _read(file)
+    for tensor in plan.tensors:
+        if types.get(tensor.name) != tensor.after:
+            raise PreflexorError(
+                f"{file.name}: {tensor.name} is {types.get(tensor.name, 'missing')}, planned was {tensor.after}"
+            )
+
+
+def _read(file: Path) -> tuple[int, dict[str, str]]:
+    """Bytes before the tensors' data, and the type of each tensor."""
+    try:
+        reader = gguf.GGUFReader(file)
+    except (OSError, ValueError, IndexError, KeyError) as e:
+        raise ModelError(f"{file} is damaged or no GGUF file ({e!r:.100}); download or convert it again") from None
+    ends = [t.data_offset + t.n_bytes for t in reader.tensors]
+    if ends and max(ends) > size_of(file):
+        raise ModelError(f"{file} is cut short: {size_of(file)} of {max(ends)} bytes; download or convert it again")
+    return int(reader.data_offset), {t.name: t.tensor_type.name for t in reader.tensors}
+
+
+def _planned(name: str, shape: tuple[int, ...], before: str, after: str, type_name: str) -> PlannedTensor:
+    kind = gguf.GGMLQuantizationType[after]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    note = ""
+    if len(shape) > 1 and type_name not in _SHORT and shape[0] % _LONG_BLOCK and after in _SHORT:
+        note = f"row of {shape[0]} is no multiple of {_LONG_BLOCK}"
+    if len(shape) > 1 and type_name not in ("F32", "F16", "BF16") and shape[0] % 32 and after in ("F16", "BF16", "F32"):
+        note = f"row of {shape[0]} is no multiple of 32"
+    return PlannedTensor(name, shape, before, after, prod(shape) // block * block_bytes, note)
