@@ -78,8 +78,12 @@ def command(
 def _into_ollama(model: "OpenModel", file: "Modelfile", name: str, *, replace: bool) -> bool:
     from preflexor_quantize.deploy import deploy
 
-    with _watched() as watch:
-        done = asyncio.run(deploy(model, file, name, replace=replace, watch=watch))
+    try:
+        with _watched() as watch:
+            done = asyncio.run(deploy(model, file, name, replace=replace, watch=watch))
+    except KeyboardInterrupt:
+        click.echo(f"stopped: {name} was not proven, or not made; the same call begins again (--replace)", err=True)
+        return False
     _show(done)
     return done.works
 

@@ -144,6 +144,7 @@ def _quantize(plain: Path, work: Path, bits: int) -> None:
         last = (done.stderr.strip().splitlines() or ["it gives no reason"])[-1]
         raise PreflexorError(f"mlx-lm could not quantise to {bits} bits: {last}")
     shutil.rmtree(plain)
+    (made / "README.md").unlink(missing_ok=True)  # it names the temporary folder as the model's origin
     for file in made.iterdir():
         file.rename(work / file.name)
     made.rmdir()
