@@ -1,22 +1,30 @@
 """The terminal UI: modes, screens, themes, keys. No logic of its own."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.screen import Screen
 
 from preflexor_agents.events import Timed
-from preflexor_tui import themes
+from preflexor_tui import pages, themes
 from preflexor_tui.conversation import Conversation
 from preflexor_tui.engine import Engine
 from preflexor_tui.journal import Journal
 from preflexor_tui.screens import chat_acts
 from preflexor_tui.screens.chat import ChatScreen
 from preflexor_tui.setup import Setup
+
+
+def _everything() -> type[Provider]:
+    from preflexor_tui.commands import Everything
+
+    return Everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +44,9 @@ class PreflexorApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "chat_help", "Help", id="app.help"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", show=False, priority=True),
+        *(Binding(e.key, f"page('{e.name}')", e.title, id=f"app.{e.name}", show=False) for e in pages.ENTRIES),
     ]
+    COMMANDS = App.COMMANDS | {_everything}
     SCREENS: ClassVar[dict[str, Callable[[], Screen[object]]]] = {}
 
     def __init__(
@@ -49,6 +59,8 @@ class PreflexorApp(App[None]):
         resumed: bool = False,
         replay: Replay | None = None,
         theme: str = themes.DEFAULT,
+        keys: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is opened before the first picture is on the screen.
 
@@ -60,15 +72,19 @@ class PreflexorApp(App[None]):
             resumed: whether the latest session is shown.
             replay: a trace to show at once, if any.
             theme: name of a theme.
+            keys: id of a binding -> keys, as `keymap` checked them.
+            clock: seconds, for what is shown of a run's time.
         """
         super().__init__()
         self.setup = setup
         self.engine = engine or Engine()
         self.journal = Journal(sessions)
+        self.clock = clock
         self._question, self._resumed, self._replay = question, resumed, replay
         for ours in themes.OURS:
             self.register_theme(ours)
         self.theme = theme
+        self.set_keymap(dict(keys or {}))
 
     @property
     def store_name(self) -> str:
@@ -101,6 +117,10 @@ class PreflexorApp(App[None]):
         from preflexor_tui.screens.chat_help import ChatHelp
 
         self.push_screen(ChatHelp())
+
+    def action_page(self, name: str) -> None:
+        """Open one of the screens beside the chat."""
+        pages.show(self, name)
 
     async def action_quit(self) -> None:
         """End; a run that is going is stopped, everything is saved, what is typed is kept."""

@@ -10,8 +10,9 @@ from preflexor_agents.config import Variant
 from preflexor_agents.errors import InputError
 from preflexor_agents.settings import Settings
 from preflexor_agents.trace import read_trace
-from preflexor_tui import themes
+from preflexor_tui import pages, themes
 from preflexor_tui.app import PreflexorApp, Replay
+from preflexor_tui.keys import keymap
 from preflexor_tui.setup import Setup, changed
 
 
@@ -60,6 +61,7 @@ def make_app(opening: Opening) -> PreflexorApp:
         resumed=opening.resumed,
         replay=replay,
         theme=themes.chosen(opening.settings.theme),
+        keys=keymap(opening.settings.keys, pages.bindings()) if opening.settings.keys else None,
     )
 
 

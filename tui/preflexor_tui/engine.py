@@ -90,6 +90,20 @@ class Engine:
         ):
             yield event
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """SPECs of the open models."""
+        return tuple(dict.fromkeys(backend.spec for backend in (self._cast or {}).values()))
+
+    async def let_go(self) -> None:
+        """Close the models; the next run opens what it needs."""
+        async with self._opening:
+            await self._let_go()
+
+    def forget_store(self) -> None:
+        """Look anew which store there is before the next run."""
+        self._store_for = None
+
     async def close(self) -> None:
         """Let go of everything."""
         async with self._opening:

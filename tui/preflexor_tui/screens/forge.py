@@ -62,6 +62,12 @@ class ForgeScreen(Page):
         else:
             self.open_file(self._file)
 
+    def show_path(self, path: Path) -> None:
+        """Show another file."""
+        self._file = path
+        if self.is_mounted:
+            self.open_file(path)
+
     @work(exclusive=True, group="forge")
     async def open_file(self, path: Path) -> None:
         """Read where the rows are, and show the first."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from preflexor_agents.errors import PreflexorError
 from preflexor_agents.events import Passage
 from preflexor_agents.store import IngestProgress, IngestReport, Store
 from preflexor_agents.store.browsing import StoredDocument, chunks, documents
-from preflexor_tui.screens.library_text import chunk_text, passage_text, size
+from preflexor_tui.screens.library_text import chunk_text, passage_text, short, size
 from preflexor_tui.screens.page import Page
 from preflexor_tui.widgets.text import plain, plural
 
@@ -41,9 +42,17 @@ class LibraryScreen(Page):
         Binding("x", "stop", "stop adding", id="library.stop"),
     ]
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, stores: Callable[[], tuple[Path, Path]], *, added: Callable[[], None]) -> None:
+        """Show a store.
+
+        Args:
+            stores: the store that is searched, and the user's own, which documents are added to.
+            added: told when documents were added.
+        """
         super().__init__()
-        self._path = store
+        self._stores = stores
+        self._added = added
+        self._path = stores()[0]
         self._store: Store | None = None
         self._documents: dict[str, StoredDocument] = {}
         self._sources: list[str] = []
@@ -77,14 +86,26 @@ class LibraryScreen(Page):
         self.query_one("#library-adding").display = False
         self.set_interval(DRAW_S, self._draw_progress)
         table.focus()
-        self.list_documents()
+
+    def on_screen_resume(self) -> None:
+        """List what there is at present."""
+        self._turn_to(self._stores()[0])
+
+    def _turn_to(self, path: Path) -> None:
+        if path != self._path:
+            self._path = path
+            self._close()
+        self.list_documents(self.query_one("#library-query", Input).value.strip())
+
+    def _close(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
     def on_unmount(self) -> None:
         """Close the store."""
         self._stopping = True
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+        self._close()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Stopping is offered while something is added."""
@@ -107,7 +128,7 @@ class LibraryScreen(Page):
         table.clear()
         for key, d in self._documents.items():
             pages = str(d.pages) if d.pages else "-"
-            table.add_row(plain(d.title), str(d.chunks), pages, size(d.size_bytes), key=key)
+            table.add_row(short(d.title), str(d.chunks), pages, size(d.size_bytes), key=key)
         self.describe(f"{self._path}: {plural(len(found), 'document')}, {sum(d.chunks for d in found)} chunks")
 
     @on(DataTable.RowHighlighted)
@@ -242,11 +263,12 @@ class LibraryScreen(Page):
             if self.is_attached:
                 self.query_one("#library-adding").display = False
                 self.refresh_bindings()
-                self.list_documents()
+                self._added()
+                self._turn_to(self._stores()[1])
 
     def _ingest(self, path: Path) -> IngestReport:
         """On a connection of its own, so that a search need not wait, and closed by this thread whatever happens."""
-        with Store.open(self._path) as store:
+        with Store.open(self._stores()[1]) as store:
             return store.ingest([path], progress=self._heard)
 
     def _heard(self, progress: IngestProgress) -> None:

@@ -1,10 +1,14 @@
 """How the library's documents, chunks and hits read."""
 
+from rich.text import Text
 from textual.content import Content
 
+from preflexor_agents.cli.show import inert
 from preflexor_agents.events import Passage
 from preflexor_agents.store.browsing import StoredChunk
 from preflexor_tui.widgets.text import plain
+
+LONGEST_TITLE = 44
 
 
 def size(size_bytes: int) -> str:
@@ -14,6 +18,12 @@ def size(size_bytes: int) -> str:
             value = size_bytes / factor
             return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
     return f"{size_bytes} B"
+
+
+def short(title: str) -> Text:
+    """A title as it fits a column."""
+    line = " ".join(inert(title).split())
+    return Text(line if len(line) <= LONGEST_TITLE else line[: LONGEST_TITLE - 1] + "…", no_wrap=True)
 
 
 def chunk_text(chunk: StoredChunk) -> Content:

@@ -1,7 +1,7 @@
 """The settings, written back to preflexor.toml; what is wrong is said beside the field, and nothing is written then."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +9,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.message import Message
 from textual.widgets import DataTable, Input, Select, Static, TabbedContent, TabPane
 
 from preflexor_agents.config import PRESETS
@@ -36,26 +35,26 @@ class SettingsScreen(Page):
         Binding("f5", "reload", "read the file again", id="settings.reload"),
     ]
 
-    class Saved(Message):
-        """The file was written; these are the settings that hold with it."""
-
-        def __init__(self, settings: Settings) -> None:
-            super().__init__()
-            self.settings = settings
-
     def __init__(
-        self, file: Path, bindings: Mapping[str, Bound], *, read: Callable[[], Mapping[str, Given]] = given
+        self,
+        file: Path,
+        bindings: Mapping[str, Bound],
+        *,
+        saved: Callable[[Settings, Collection[str]], None],
+        read: Callable[[], Mapping[str, Given]] = given,
     ) -> None:
         """Show the settings of `file`.
 
         Args:
             file: where changes are written.
             bindings: what a key may be given to.
+            saved: told the settings that hold then, and the names of those that changed.
             read: what is set at present, and where.
         """
         super().__init__()
         self._file = file
         self._bound = bindings
+        self._saved = saved
         self._read = read
         self._given: Mapping[str, Given] = {}
         self._keys: dict[str, str] = {}
@@ -171,7 +170,7 @@ class SettingsScreen(Page):
             self._judge(name)
         named = ", ".join([*changes, *table]) or "nothing changed"
         self.tell(f"saved: {named}", "good")
-        self.app.post_message(self.Saved(settings))
+        self._saved(settings, [*changes, *table])
 
     def _is_changed(self, name: str) -> bool:
         held = self._given.get(name)

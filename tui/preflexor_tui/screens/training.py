@@ -68,6 +68,12 @@ class TrainingScreen(Page):
         self._timer = self.set_interval(FOLLOW_S, self.follow)
         self.action_look()
 
+    def show_path(self, path: Path) -> None:
+        """Show another folder."""
+        self._folder = path
+        if self.is_mounted:
+            self.look(path)
+
     def action_look(self) -> None:
         """Look for runs again."""
         self.look(self._folder)
@@ -100,7 +106,7 @@ class TrainingScreen(Page):
     async def follow(self) -> None:
         """Read on, and draw what is new."""
         run = self._run
-        if run is None:
+        if run is None or not self.is_current:
             return
         try:
             changed = await asyncio.to_thread(run.refresh)
