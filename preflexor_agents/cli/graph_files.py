@@ -164,6 +164,9 @@ def _parsed(file: Path, data: bytes) -> "Imported":
     if suffix not in (".graphml", ".xml", ".json"):
         raise InputError(f"{file} is neither .graphml nor .json; export the graph in one of these formats")
     try:
-        return json_form.read(data) if suffix == ".json" else graphml.read(data)
+        imported = json_form.read(data) if suffix == ".json" else graphml.read(data)
     except InputError as e:
         raise InputError(f"{file}: {e}") from None
+    if not imported.graph.relations:
+        raise InputError(f"{file} holds no relation between two nodes; there is nothing to import")
+    return imported

@@ -155,7 +155,7 @@ def _quotes(found: "tuple[Evidence, ...]", most: int | None) -> "Iterator[Branch
     for e in unique[:most]:
         page = f", page {e.page}" if e.page is not None else ""
         words = " ".join(e.quote.split())
-        yield Branch(f"“{words}” {e.source}{page}, characters {e.start}-{e.end}", "dim")
+        yield Branch(f"“{words}” {e.title} ({e.source}{page}, characters {e.start}-{e.end})", "dim")
     if most is not None and len(unique) > most:
         yield Branch(f"and {len(unique) - most} more (--all shows them)", "dim")
 

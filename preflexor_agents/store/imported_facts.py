@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from preflexor_agents.errors import InputError
 from preflexor_agents.graph.imported import Imported
 from preflexor_agents.graph.values import Added, Entity, Evidence, Fact, Graph, Node, Quote, Relation, Run
 from preflexor_agents.store import browsing, graph_names
@@ -44,12 +43,9 @@ def take_in(store: Store, imported: Imported, *, name: str) -> ImportReport:
         name: Of the file, to tell where the facts came from.
 
     Raises:
-        InputError: the graph holds no relation.
         StoreError: the store could not be written.
     """
     graph = imported.graph
-    if not graph.relations:
-        raise InputError(f"{name} holds no relation between two nodes; there is nothing to import")
     names = {entity.id: entity for entity in graph.entities}
     places = _Places(store)
     quotes = {r.id: tuple(places.again(graph.evidence.get(r.id, ()))) for r in graph.relations}

@@ -1,7 +1,7 @@
 // Where nodes lie: springs along relations, repulsion between all (Barnes and Hut's approximation), a pull to the
 // middle. `layoutWorker` is turned into the source of a Web Worker, so it must not use anything outside itself.
 function layoutWorker(port) {
-  const REPULSION = 60;
+  const REPULSION = 130;
   const DISTANCE = 34;
   const PULL = 0.035;
   const COOLING = 0.0228;

@@ -211,7 +211,17 @@ function makeView(canvas, graph, state) {
     return widths.get(text);
   }
 
-  // Names, the best connected first, where there is room; those that stand out first of all.
+  // The cells of a grid that a line of text covers.
+  function cellsOf(text, x, y) {
+    const half = widthOf(text) / 2;
+    const cells = [];
+    for (let cx = Math.floor((x - half) / 24); cx <= (x + half) / 24; cx += 1) {
+      for (let cy = Math.floor(y / 7); cy <= (y + 14) / 7; cy += 1) cells.push(`${cx} ${cy}`);
+    }
+    return cells;
+  }
+
+  // Names, the best connected first, where there is room; those that stand out first of all. Returns the room taken.
   function drawNames(focus) {
     pen.font = "12px system-ui, sans-serif";
     pen.textAlign = "center";
@@ -230,27 +240,26 @@ function makeView(canvas, graph, state) {
       const must = first.includes(node.id);
       if (!must && r < 3.4 && !focus) break;
       const text = node.name.length > 34 ? `${node.name.slice(0, 33)}…` : node.name;
-      const half = widthOf(text) / 2;
-      const spots = [];
-      for (let sx = Math.floor((x - half) / 24); sx <= (x + half) / 24; sx += 1) {
-        for (let sy = Math.floor((y + r) / 7); sy <= (y + r + 14) / 7; sy += 1) spots.push(`${sx} ${sy}`);
-      }
-      if (!must && spots.some((spot) => taken.has(spot))) continue;
-      spots.forEach((spot) => taken.add(spot));
+      const cells = cellsOf(text, x, y + r);
+      if (!must && cells.some((cell) => taken.has(cell))) continue;
+      cells.forEach((cell) => taken.add(cell));
       write(text, x, y + r + 2, must ? colours.accent : colours.ink);
       drawn += 1;
     }
+    return taken;
   }
 
-  function drawKinds(edges) {
-    if (!edges.length || edges.length > 40) return;
+  function drawKinds(edges, taken) {
+    if (edges.length > 60) return;
     pen.font = "italic 11px system-ui, sans-serif";
-    pen.textBaseline = "middle";
     for (const edge of edges) {
-      if (Math.hypot(screenX(edge.source) - screenX(edge.target), screenY(edge.source) - screenY(edge.target)) < 50) continue;
       const [bx, by] = bendPoint(edge);
       const [x, y] = [(screenX(edge.source) + screenX(edge.target) + 2 * bx) / 4, (screenY(edge.source) + screenY(edge.target) + 2 * by) / 4];
-      write(graph.kinds[edge.kind].slice(0, 40), x, y, colours.dim);
+      const text = graph.kinds[edge.kind].slice(0, 40);
+      const cells = cellsOf(text, x, y - 7);
+      if (cells.some((cell) => taken.has(cell))) continue;
+      cells.forEach((cell) => taken.add(cell));
+      write(text, x, y - 6, colours.dim);
     }
   }
 
@@ -262,8 +271,7 @@ function makeView(canvas, graph, state) {
     const focus = chosen();
     const near = drawEdges(focus);
     drawNodes(focus);
-    drawKinds(near);
-    drawNames(focus);
+    drawKinds(near, drawNames(focus));
   }
 
   function nodeAt(x, y) {
