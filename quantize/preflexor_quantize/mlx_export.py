@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from preflexor_agents.errors import InputError, PreflexorError
@@ -102,15 +102,21 @@ def _write_weights(out: Path, tensors: list[_Tensor], dtype: torch.dtype, watch:
             places[tensor.name] = name
             done += tensor.size_bytes
             watch(Written("writing weights", done, total))
-        save_file(weights, out / name, metadata={"format": "mlx"})
+        try:
+            save_file(weights, out / name, metadata={"format": "mlx"})
+        except SafetensorError as e:
+            raise PreflexorError(f"the weights could not be written: {e}; make room or name another folder") from None
     index: dict[str, Any] = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _read(tensor: _Tensor, dtype: torch.dtype) -> torch.Tensor:
     """In the wanted numbers; whole numbers stay. Raises PreflexorError if a weight does not fit into them."""
-    with safe_open(tensor.file, framework="pt") as opened:
-        value: torch.Tensor = opened.get_tensor(tensor.name)
+    try:
+        with safe_open(tensor.file, framework="pt") as opened:
+            value: torch.Tensor = opened.get_tensor(tensor.name)
+    except SafetensorError as e:
+        raise InputError(f"{tensor.file} cannot be read: {e}; copy or download it again") from None
     if not value.is_floating_point():
         return value
     cast = value.to(dtype).contiguous()
