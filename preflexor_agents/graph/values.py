@@ -122,8 +122,10 @@ class Added:
     """New ones."""
     evidence: int = 0
     """New pieces, those for relations that were known included."""
+    patterns: int = 0
+    """New uses of abstract patterns."""
     refused: tuple[str, ...] = ()
-    """One line for each fact that was not stored."""
+    """One line for each fact or pattern that was not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,3 +160,52 @@ class MergeSuggestion:
     score: float
     """0 to 1."""
     reason: Literal["spelling", "embedding"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternStep:
+    """A step of an abstract pattern, from symbol to symbol; symbols are numbered from 0 as they appear."""
+
+    source: int
+    kind: str
+    """The relation in words; empty where any will do."""
+    target: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abstraction:
+    """A pattern that a text shows: to be stored."""
+
+    steps: tuple[PatternStep, ...]
+    names: tuple[str, ...]
+    """For each symbol what it stands for; empty where the text does not say."""
+    quote: Quote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """A pattern in the store, whatever its symbols stand for."""
+
+    id: int
+    steps: tuple[PatternStep, ...]
+    uses: int
+    """How many texts show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternUse:
+    """A concrete walk that follows a pattern, and the words that show it."""
+
+    pattern_id: int
+    names: tuple[str, ...]
+    """For each symbol what it stands for; empty where the text does not say."""
+    entities: tuple[Entity | None, ...]
+    """The same as entities of the graph; None for what is not among them."""
+    chunk_id: int
+    source: str
+    title: str
+    start: int
+    """Character offset in the document's text."""
+    end: int
+    quote: str
+    run: Run

@@ -15,6 +15,8 @@ _LIKENESS = 0.6
 _COMPARED = 20_000
 """Names that a misspelled one is compared with at most."""
 _PREFIX_END = "\U0010ffff"
+_DEGREE = """((SELECT count(*) FROM entity m JOIN relation r ON r.subject_id = m.id WHERE m.root_id = e.root_id)
+    + (SELECT count(*) FROM entity m JOIN relation r ON r.object_id = m.id WHERE m.root_id = e.root_id))"""
 
 
 def find(db: Database, text: str, *, k: int) -> list[Entity]:
@@ -78,10 +80,6 @@ def _worded(db: Database, folded: str, k: int) -> list[int]:
               GROUP BY e.root_id
               ORDER BY max(hit.words) DESC, min(length(e.folded)), {_DEGREE} DESC, min(e.folded) LIMIT ?2"""
     return [id for (id,) in db.conn.execute(sql, (graph_view.listed(stems), 2 * k))] if stems else []
-
-
-_DEGREE = """(SELECT count(*) FROM entity m JOIN relation r ON m.id IN (r.subject_id, r.object_id)
-              WHERE m.root_id = e.root_id)"""
 
 
 def _spelled_like(db: Database, name: str) -> list[str]:

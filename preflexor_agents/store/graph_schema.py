@@ -75,6 +75,14 @@ CREATE INDEX evidence_run ON evidence(run_id);
 CREATE INDEX evidence_subject_name ON evidence(subject_name_id);
 CREATE INDEX evidence_object_name ON evidence(object_name_id);
 
+-- Which chunks a run has read, so that it can go on where it was broken off.
+CREATE TABLE graph_examined (
+    run_id INTEGER NOT NULL REFERENCES graph_run(id) ON DELETE CASCADE,
+    chunk_id INTEGER NOT NULL REFERENCES chunk(id) ON DELETE CASCADE,
+    PRIMARY KEY (chunk_id, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX graph_examined_run ON graph_examined(run_id);
+
 -- A shape names its symbols in the order of their first appearance, so that equal patterns have equal shapes.
 CREATE TABLE pattern (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -139,6 +147,7 @@ END;
 CREATE TRIGGER chunk_text_update AFTER UPDATE OF text ON chunk WHEN new.text <> old.text BEGIN
     DELETE FROM evidence WHERE chunk_id = new.id;
     DELETE FROM pattern_use WHERE chunk_id = new.id;
+    DELETE FROM graph_examined WHERE chunk_id = new.id;
 END;
 
 CREATE TRIGGER pattern_use_delete AFTER DELETE ON pattern_use BEGIN

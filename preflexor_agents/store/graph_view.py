@@ -5,14 +5,15 @@ two seen entities are one, under the smallest of their ids and with all their ev
 """
 
 import json
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sqlite_utils import Database
 
-from preflexor_agents.graph.values import Entity, Evidence, Graph, GraphCounts, Relation, Run
+from preflexor_agents.graph.values import Entity, Evidence, Graph, GraphCounts, Quote, Relation, Run
 
-_RUN = "u.id, u.kind, u.model, u.prompt_sha256, u.seed, u.note, u.started_at"
+_RUN = ("id", "kind", "model", "prompt_sha256", "seed", "note", "started_at")
 _LISTED = "(SELECT value FROM json_each(?))"
 
 
@@ -85,7 +86,8 @@ def evidence(db: Database, relation_ids: Iterable[int] | None) -> dict[int, tupl
               SELECT seen.seen_id, c.id, d.source, d.title,
                   coalesce((SELECT max(p.number) FROM page p
                             WHERE p.document_id = d.id AND p.start <= c.start + e.start), c.page),
-                  c.start + e.start, c.start + e."end", substr(c.text, e.start + 1, e."end" - e.start), {_RUN}
+                  c.start + e.start, c.start + e."end", substr(c.text, e.start + 1, e."end" - e.start),
+                  {run_columns("u")}
               FROM seen CROSS JOIN evidence e ON e.relation_id = seen.id
               JOIN chunk c ON c.id = e.chunk_id JOIN document d ON d.id = c.document_id
               JOIN graph_run u ON u.id = e.run_id
@@ -93,7 +95,7 @@ def evidence(db: Database, relation_ids: Iterable[int] | None) -> dict[int, tupl
     found: dict[int, list[Evidence]] = defaultdict(list)
     known: dict[int, Run] = {}
     for row in db.conn.execute(sql, () if relation_ids is None else (listed(relation_ids),)):
-        run = known.setdefault(row[8], _run(row[8:]))
+        run = known.get(row[8]) or known.setdefault(row[8], run_of(row[8:]))
         found[row[0]].append(_evidence(row[:8], run))
     return {id: tuple(pieces) for id, pieces in found.items()}
 
@@ -103,14 +105,50 @@ def _evidence(row: Sequence[object], run: Run) -> Evidence:
     return Evidence(**dict(zip(names, row, strict=True)), run=run)  # type: ignore[arg-type]
 
 
-def _run(row: Sequence[object]) -> Run:
-    names = ("id", "kind", "model", "prompt_sha256", "seed", "note", "started_at")
-    return Run(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+def run_columns(table: str) -> str:
+    """What `run_of` reads, from `graph_run` under that name."""
+    return ", ".join(f"{table}.{column}" for column in _RUN)
+
+
+def run_of(row: Sequence[object]) -> Run:
+    """The run of a row's columns."""
+    return Run(**dict(zip(_RUN, row, strict=True)))  # type: ignore[arg-type]
 
 
 def runs(db: Database) -> list[Run]:
     """Every run, oldest first."""
-    return [_run(row) for row in db.conn.execute(f"SELECT {_RUN} FROM graph_run u ORDER BY u.started_at, u.id")]
+    sql = f"SELECT {run_columns('u')} FROM graph_run u ORDER BY u.started_at, u.id"
+    return [run_of(row) for row in db.conn.execute(sql)]
+
+
+def quotes(db: Database, source: str, spans: Iterable[tuple[int, int]]) -> list[tuple[Quote, ...]]:
+    """For each range of a document's characters the quotes that cover it; see `KnowledgeGraph.quotes`."""
+    sql = """SELECT c.id, c.start, c."end", c.text FROM chunk c JOIN document d ON d.id = c.document_id
+             WHERE d.source = ? ORDER BY c.start"""
+    chunks = db.conn.execute(sql, (source,)).fetchall()
+    return [tuple(_parts(chunks, start, end)) for start, end in spans]
+
+
+def _parts(chunks: Sequence[tuple[int, int, int, str]], start: int, end: int) -> Iterator[Quote]:
+    first = max(0, bisect_right(chunks, start, key=lambda chunk: chunk[1]) - 1)
+    for id, chunk_start, chunk_end, text in chunks[first:]:
+        if chunk_start >= end:
+            break
+        left, right = max(start, chunk_start) - chunk_start, min(end, chunk_end) - chunk_start
+        words = text[left:right]
+        left, right = left + len(words) - len(words.lstrip()), left + len(words.rstrip())
+        if left < right:
+            yield Quote(chunk_id=id, start=left, end=right)
+
+
+def has_evidence(db: Database, source: str, kind: str) -> bool:
+    """Whether a run of that kind found something in the document."""
+    sql = """SELECT EXISTS (
+                 SELECT 1 FROM document d JOIN chunk c ON c.document_id = d.id
+                 JOIN (SELECT chunk_id, run_id FROM evidence UNION ALL SELECT chunk_id, run_id FROM pattern_use) e
+                     ON e.chunk_id = c.id
+                 JOIN graph_run r ON r.id = e.run_id WHERE d.source = ? AND r.kind = ?)"""
+    return bool(db.conn.execute(sql, (source, kind)).fetchone()[0])
 
 
 def counts(db: Database) -> GraphCounts:

@@ -8,8 +8,8 @@ from typing import get_args
 from sqlite_utils import Database
 
 from preflexor_agents.errors import InputError
-from preflexor_agents.graph.values import Added, Fact, Node, Quote, Run, RunKind
-from preflexor_agents.store import graph_names
+from preflexor_agents.graph.values import Abstraction, Added, Fact, Node, Quote, Run, RunKind
+from preflexor_agents.store import graph_names, graph_patterns
 from preflexor_agents.store.graph_names import LONGEST_NAME
 
 _SHOWN = 60
@@ -42,6 +42,12 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
+def check_run(db: Database, run: Run) -> None:
+    """Raise InputError if the run was not begun in this store, or was removed."""
+    if not db.conn.execute("SELECT 1 FROM graph_run WHERE id = ?", (run.id,)).fetchone():
+        raise InputError(f"run {run.id} is not in the graph; begin it first")
+
+
 def remove_run(db: Database, run_id: int) -> int:
     """Take out the run and what only it found; returns how many pieces of evidence went.
 
@@ -68,14 +74,13 @@ class _Writer:
     """New entities, relations, pieces of evidence."""
 
 
-def add(db: Database, facts: Iterable[Fact], run: Run) -> Added:
-    """Store the facts that can be stored; see `KnowledgeGraph.add`.
+def add(db: Database, facts: Iterable[Fact], patterns: Iterable[Abstraction], run: Run) -> Added:
+    """Store the facts and patterns that can be stored; see `KnowledgeGraph.add`.
 
     Raises:
         InputError: the run was not begun in this store, or was removed.
     """
-    if not db.conn.execute("SELECT 1 FROM graph_run WHERE id = ?", (run.id,)).fetchone():
-        raise InputError(f"run {run.id} is not in the graph; begin it first")
+    check_run(db, run)
     writer = _Writer(db, run.id)
     refused = []
     for fact in facts:
@@ -84,8 +89,17 @@ def add(db: Database, facts: Iterable[Fact], run: Run) -> Added:
             refused.append(f"{shown(fact)}: {reason}")
         else:
             _put(writer, fact)
+    shown_patterns = 0
+    for number, pattern in enumerate(patterns, 1):
+        reason = graph_patterns.refusal(db, pattern, writer.lengths)
+        if reason:
+            refused.append(f"pattern {number}: {reason}")
+        else:
+            shown_patterns += graph_patterns.put(db, pattern, run)
     entities, relations, evidence = writer.made
-    return Added(entities=entities, relations=relations, evidence=evidence, refused=tuple(refused))
+    return Added(
+        entities=entities, relations=relations, evidence=evidence, patterns=shown_patterns, refused=tuple(refused)
+    )
 
 
 def shown(fact: Fact) -> str:
@@ -104,22 +118,8 @@ def _refusal(writer: _Writer, fact: Fact) -> str:
             return f"its {what} has more than {LONGEST_NAME} characters"
     if not fact.quotes:
         return "it has no quote"
-    for quote in fact.quotes:
-        length = chunk_length(writer.db, writer.lengths, quote.chunk_id)
-        if length is None:
-            return f"chunk {quote.chunk_id} is not in the store"
-        if not 0 <= quote.start < quote.end <= length:
-            return f"its quote {quote.start}-{quote.end} is not in chunk {quote.chunk_id} of {length} characters"
-    return ""
-
-
-def chunk_length(db: Database, known: dict[int, int | None], chunk_id: int) -> int | None:
-    """Characters of the chunk's text; None if there is no such chunk."""
-    if chunk_id not in known:
-        is_id = 0 < chunk_id < _LARGEST
-        row = db.conn.execute("SELECT length(text) FROM chunk WHERE id = ?", (chunk_id,)).fetchone() if is_id else None
-        known[chunk_id] = row[0] if row else None
-    return known[chunk_id]
+    reasons = (graph_patterns.quote_refusal(writer.db, quote, writer.lengths) for quote in fact.quotes)
+    return next(filter(None, reasons), "")
 
 
 def _put(writer: _Writer, fact: Fact) -> None:

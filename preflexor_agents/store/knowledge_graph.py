@@ -11,7 +11,9 @@ from itertools import pairwise
 from sqlite_utils import Database
 
 from preflexor_agents.errors import ConfigError
+from preflexor_agents.events import Passage
 from preflexor_agents.graph.values import (
+    Abstraction,
     Added,
     Entity,
     Evidence,
@@ -20,11 +22,28 @@ from preflexor_agents.graph.values import (
     GraphCounts,
     GraphPath,
     Merge,
+    MergeSuggestion,
+    Pattern,
+    PatternUse,
+    Quote,
     Relation,
     Run,
+    RunKind,
 )
-from preflexor_agents.store import driver, graph_find, graph_merges, graph_view, graph_walk, graph_writing
+from preflexor_agents.store import (
+    driver,
+    graph_find,
+    graph_measures,
+    graph_merges,
+    graph_patterns,
+    graph_suggestions,
+    graph_view,
+    graph_walk,
+    graph_writing,
+)
+from preflexor_agents.store import examined as seen
 from preflexor_agents.store.embedders import Embedder
+from preflexor_agents.store.filters import Filter
 
 MAX_HOPS = 10
 """Longest walk that may be asked for."""
@@ -50,11 +69,12 @@ class KnowledgeGraph:
         with self._writing():
             return graph_writing.begin(self._db, run)
 
-    def add(self, facts: Iterable[Fact], *, run: Run) -> Added:
+    def add(self, facts: Iterable[Fact], *, run: Run, examined: Iterable[int] = ()) -> Added:
         """Store facts in one transaction; one that cannot be stored is refused with a line, the others are kept.
 
         Refused are facts with an empty or overlong name or kind, with no quote, or with a quote that is not in its
-        chunk. What the same run found at the same place before is not counted again.
+        chunk. What the same run found at the same place before is not counted again. `examined` are the ids of the
+        chunks that the run has read now; they are noted with the facts.
 
         Raises:
             InputError: the run was not begun in this store, or was removed.
@@ -62,7 +82,14 @@ class KnowledgeGraph:
         """
         given = list(facts)
         with self._writing():
-            return graph_writing.add(self._db, given, run)
+            added = graph_writing.add(self._db, given, run)
+            seen.mark(self._db, run, examined)
+        return added
+
+    def unexamined(self, run: Run, *, where: Filter | None = None) -> list[Passage]:
+        """The chunks that no run of the same kind, model and prompt has read yet."""
+        with self._reading():
+            return seen.left(self._db, run, where)
 
     def runs(self) -> list[Run]:
         """Every run, oldest first."""
@@ -192,6 +219,65 @@ class KnowledgeGraph:
         """Every merge, oldest first."""
         with self._reading():
             return graph_merges.merges(self._db)
+
+    def suggest_merges(self, *, k: int = 20) -> list[MergeSuggestion]:
+        """Entities that may be one, most alike first, by spelling and by the store's embedder; nothing is merged.
+
+        Raises:
+            ConfigError: `k` is less than 1.
+            BackendError: the embedder failed.
+        """
+        _check("k", k, 1)
+        with self._reading():
+            compared = graph_suggestions.candidates(self._db)
+        return graph_suggestions.suggest(compared, self._embedder(), k=k) if compared else []
+
+    def communities(self) -> list[tuple[int, ...]]:
+        """Ids of entities that hang together more than with others; largest group first."""
+        with self._reading():
+            return graph_measures.communities(self._db)
+
+    def centrality(self) -> dict[int, float]:
+        """PageRank by entity id, highest first.
+
+        Raises:
+            ConfigError: rustworkx is not installed.
+        """
+        with self._reading():
+            return graph_measures.centrality(self._db)
+
+    def patterns(self, *, entity_id: int | None = None) -> list[Pattern]:
+        """The abstract patterns, those shown most often first; with an entity only those that it has a place in.
+
+        Raises:
+            InputError: there is no such entity.
+        """
+        with self._reading():
+            root = None if entity_id is None else graph_find.root_of(self._db, entity_id)
+            return graph_patterns.patterns(self._db, root=root)
+
+    def pattern_uses(self, pattern_id: int) -> list[PatternUse]:
+        """The concrete walks that share a pattern, each with the words that show it.
+
+        Raises:
+            InputError: there is no such pattern.
+        """
+        with self._reading():
+            return graph_patterns.uses(self._db, pattern_id)
+
+    def quotes(self, source: str, spans: Iterable[tuple[int, int]]) -> list[tuple[Quote, ...]]:
+        """For each range of characters in a document's text the quotes that cover it, one for each chunk it touches.
+
+        White space at the ends of chunks is left out; a range outside every chunk has no quote.
+        """
+        wanted = list(spans)
+        with self._reading():
+            return graph_view.quotes(self._db, source, wanted)
+
+    def has_evidence(self, source: str, *, kind: RunKind) -> bool:
+        """Whether a run of that kind found a relation or a pattern in the document."""
+        with self._reading():
+            return graph_view.has_evidence(self._db, source, kind)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
