@@ -69,20 +69,27 @@ class KnowledgeGraph:
         with self._writing():
             return graph_writing.begin(self._db, run)
 
-    def add(self, facts: Iterable[Fact], *, run: Run, examined: Iterable[int] = ()) -> Added:
+    def add(
+        self, facts: Iterable[Fact], *, run: Run, patterns: Iterable[Abstraction] = (), examined: Iterable[int] = ()
+    ) -> Added:
         """Store facts in one transaction; one that cannot be stored is refused with a line, the others are kept.
 
         Refused are facts with an empty or overlong name or kind, with no quote, or with a quote that is not in its
-        chunk. What the same run found at the same place before is not counted again. `examined` are the ids of the
-        chunks that the run has read now; they are noted with the facts.
+        chunk. What the same run found at the same place before is not counted again.
+
+        Args:
+            facts: What was found.
+            run: What found them; begun in this store.
+            patterns: Abstract patterns that the same texts show.
+            examined: Ids of the chunks that the run has read now; they are noted with the facts.
 
         Raises:
             InputError: the run was not begun in this store, or was removed.
             StoreError: the store could not be written.
         """
-        given = list(facts)
+        given, abstract = list(facts), list(patterns)
         with self._writing():
-            added = graph_writing.add(self._db, given, run)
+            added = graph_writing.add(self._db, given, abstract, run)
             seen.mark(self._db, run, examined)
         return added
 
