@@ -55,8 +55,10 @@ class Failed(click.ClickException):
         self.exit_code = error.exit_code  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:
-        """One line on stderr."""
-        click.echo(f"preflexor: {self.format_message()}", err=True)
+        """One line on stderr; what a file or a server said in it cannot steer the terminal."""
+        from preflexor_agents.cli.show import inert
+
+        click.echo(f"preflexor: {inert(self.format_message())}", err=True)
 
 
 class Group(click.Group):

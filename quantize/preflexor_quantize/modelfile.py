@@ -4,7 +4,6 @@ Ollama takes the tags around thinking from the TEMPLATE: they must be text on bo
 `.Messages`, and the fields must be those of the dot. A last assistant message is left open, so that it is continued.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import llama_cpp
 
 from preflexor_agents.backends import model_file
+from preflexor_agents.backends.gguf_header import read_header
 from preflexor_agents.backends.model_file import ModelFile
 from preflexor_agents.backends.model_text import COMMON_MARKS, OWN_MARKS, Marks, ModelText
 from preflexor_agents.backends.ollama_model import CONTEXT_TOK
@@ -23,6 +23,7 @@ from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ConfigError, InputError, ModelError
 from preflexor_agents.markup import TAGS
 from preflexor_agents.prompts import SYSTEM
+from preflexor_quantize.tags import stays_visible
 from preflexor_quantize.turns import TurnFormat, turn_format
 
 FROZEN_DATE = "the chat template writes today's date: in Ollama it stays the date of this call"
@@ -59,8 +60,8 @@ class Modelfile:
         """The Modelfile for the GGUF file at `source`."""
         lines = [f"FROM {source}", f'TEMPLATE """{self.template}"""']
         for name, value in self.parameters().items():
-            values = value if isinstance(value, list) else [value]
-            lines += [f"PARAMETER {name} {json.dumps(v, ensure_ascii=False)}" for v in values]
+            values = [_quoted(v) for v in value] if isinstance(value, list) else [str(value)]
+            lines += [f"PARAMETER {name} {v}" for v in values]
         if self.system:
             lines.append(f'SYSTEM """{self.system}"""')
         return "\n".join(lines) + "\n"
@@ -91,10 +92,13 @@ def opened(path: Path) -> Iterator[OpenModel]:
     Raises:
         ModelError: it is missing, damaged or no GGUF, has no chat template, or hides its reasoning tags.
     """
+    _check_whole(path)
     file = model_file.load(path, vocabulary_only=True)
     try:
         model = OpenModel(file, ModelText(file))
-        for token, tag in model.vocabulary.tags.items():
+        for tag, token in model.vocabulary.special.items():
+            if not stays_visible(tag, special=True):
+                continue
             if llama_cpp.llama_vocab_get_attr(file.vocabulary, token) & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL:
                 raise ModelError(
                     f"{path}: {tag} is typed as a control token, which llama.cpp and Ollama show as nothing, so"
@@ -105,6 +109,15 @@ def opened(path: Path) -> Iterator[OpenModel]:
         raise e if str(e).startswith(str(path)) else ModelError(f"{path}: {e}") from None
     finally:
         file.close()
+
+
+def _check_whole(path: Path) -> None:
+    """Raises ModelError for a file that is no model by itself."""
+    values = read_header(path).values
+    if values.get("general.type") == "adapter":
+        raise ModelError(f"{path} is an adapter without its base; merge it first: preflexor quantize BASE --adapter")
+    if isinstance(parts := values.get("split.count"), int) and parts > 1:
+        raise ModelError(f"{path} is one of {parts} files; join them first: llama-gguf-split --merge FIRST OUT")
 
 
 def modelfile(
@@ -202,6 +215,11 @@ def go_template(turns: TurnFormat, marks: Marks | None, *, adds_bos: bool) -> st
             f'{{{{ if and $last (ne .Role "assistant") }}}}{reply}{{{{ end }}}}{{{{ end }}}}',
         )
     )
+
+
+def _quoted(text: str) -> str:
+    """A text as a Modelfile takes it; it knows no escapes."""
+    return f'"""{text}"""' if '"' in text or "\n" in text else f'"{text}"'
 
 
 def _marker(close: str, vocabulary: Vocabulary) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -272,11 +273,12 @@ def test_a_loaded_twin_with_another_template_is_unloaded_first(run: Run, stub: O
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda p: p, "does not exist"),
+        (lambda p: p, "cannot be read: No such file"),
         (lambda p: p.write_bytes(b""), "is not a GGUF file"),
         (lambda p: p.mkdir(), "cannot be read"),
         (lambda p: p.write_bytes(nano_path().read_bytes()[:5_000_000]), "data is not within the file bounds"),
         (lambda p: write_gguf(p, chat_template=None), "has no chat template"),
+        (lambda p: write_gguf(p, extra={"split.count": 3}), "one of 3 files; join them first"),
         (lambda p: write_gguf(p, chat_template="{% if %}"), "chat template is broken"),
         (lambda p: write_gguf(p, chat_template="{{ messages[0].content }}"), "--template FILE"),
     ],
@@ -299,6 +301,13 @@ def test_the_options_are_checked(run: Run, thinker: Path, tmp_path: Path) -> Non
     assert "ends a text in a Modelfile" in one_line(quoted, code=2)
     missing = run("deploy", thinker, "--dir", tmp_path / "o", "--template", tmp_path / "no")
     assert "cannot be read" in one_line(missing, code=2)
+
+
+def test_texts_with_quotes_and_breaks_are_written_as_a_modelfile_takes_them(thinker: Path) -> None:
+    with opened(thinker) as model:
+        file = replace(modelfile(model), stops=("<|end|>", 'a"b', "c\nd"))
+    lines = file.text("x").partition("PARAMETER stop ")[2]
+    assert lines.startswith('"<|end|>"\nPARAMETER stop """a"b"""\nPARAMETER stop """c\nd"""\n')
 
 
 def test_reasoning_tags_are_never_stop_strings(tmp_path: Path) -> None:
