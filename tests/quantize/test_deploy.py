@@ -327,6 +327,15 @@ def test_the_beginning_of_text_is_written_once(tmp_path: Path) -> None:
             assert modelfile(model).template.startswith("<|bos|>") is not adds
 
 
+def test_a_doubled_beginning_is_noticed(run: Run, stub: OllamaStub, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "adds.gguf", chain=SAYS, extra={"tokenizer.ggml.add_bos_token": True})
+    assert run("deploy", file, "--ollama", "once").exit_code == 0
+    given = tmp_path / "twice.tmpl"
+    given.write_text("<|bos|>" + stub.models["once:latest"].template, encoding="utf-8")
+    done = run("deploy", file, "--ollama", "twice", "--template", given)
+    assert "its file does (prompt tokens);" in one_line(done, code=1)
+
+
 def test_a_template_text_of_the_users_own_is_taken_as_it_is(thinker: Path) -> None:
     with opened(thinker) as model:
         assert (
