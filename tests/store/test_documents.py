@@ -1,15 +1,16 @@
 """Reading documents from disk, friendly and hostile ones."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preflexor_agents.errors import DocumentError
 from preflexor_agents.store import documents
-from preflexor_agents.store.documents import Document, read
+from preflexor_agents.store.documents import Document, Reader, read
 from preflexor_agents.store.reading.finding import find
 
 
@@ -144,12 +145,25 @@ def test_a_name_that_is_not_utf8_can_be_stored_and_shown(tmp_path: Path) -> None
     assert document.source == f"{tmp_path}/caf\\xe9.txt" and document.title == "caf\\xe9"
 
 
-@given(data=st.binary(max_size=300))
-def test_no_bytes_are_more_than_a_document_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    file = tmp_path_factory.getbasetemp() / "any.md"
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    with Reader() as opened:
+        yield opened
+
+
+BEGINNINGS = (b"", b"%PDF-1.4\n", b"PK\x03\x04", b"<html>", b"<article>", b"\xff\xfe", b"---\n")
+
+
+@pytest.mark.parametrize("suffix", ["md", "py", "bin"])
+@given(data=st.tuples(st.sampled_from(BEGINNINGS), st.binary(max_size=300)).map(b"".join))
+@settings(max_examples=40, deadline=None)
+def test_no_bytes_are_more_than_a_document_error(
+    tmp_path_factory: pytest.TempPathFactory, reader: Reader, suffix: str, data: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / f"any.{suffix}"
     try:
-        document = read(written(file, data))
+        document = reader.parse(reader.open(written(file, data)))
     except DocumentError as error:
-        assert "\n" not in str(error)
+        assert str(error).startswith(str(file)) and "\n" not in str(error)
     else:
         assert all(text.strip() for text in texts(document))

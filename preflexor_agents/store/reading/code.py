@@ -23,7 +23,7 @@ _MODIFIERS = (
     r"sealed|virtual|override|inline|constexpr|extern|open|data|partial|recursive|pure|elemental|declare)[ \t]+){0,6}"
 )
 _DEFINITION = re.compile(
-    rf"^(?P<indent>[ \t]{{0,16}}){_MODIFIERS}(?:{_WORDS})[ \t]+[\w.:<>*&$\[\]\"']+[^\n]*(?:\n|\Z)", re.MULTILINE
+    rf"^(?P<indent>[ \t]{{0,16}}){_MODIFIERS}(?:{_WORDS})[ \t]+[\w.:<>*&$(\[\]\"'][^\n]*(?:\n|\Z)", re.MULTILINE
 )
 _C_FUNCTION = re.compile(
     r"^(?P<indent>)[A-Za-z_][\w:<>,*& \t]{0,200}[ *&]~?[\w:]{1,100}\([^;{}\n]{0,500}\{?[ \t]*(?:\n|\Z)", re.MULTILINE

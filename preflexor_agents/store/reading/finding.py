@@ -56,7 +56,7 @@ def _under(path: Path, failed: list[str], known: Collection[str]) -> Iterator[Pa
         names_suffix = path.parts[-1] not in ("*", "**")
         for match in _fitting(Path(path.anchor), path.parts[bool(path.anchor) :], set()):
             if match.is_dir():
-                if not names_suffix and "**" not in path.parts:
+                if "**" not in path.parts:
                     yield from _walk(match, failed, known)
             elif names_suffix or _is_wanted(match, known):
                 yield Path(os.path.realpath(match))
