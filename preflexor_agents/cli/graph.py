@@ -7,11 +7,14 @@ import click
 EXAMPLE = """
 \b
 Example:
+  preflexor graph extract --model ollama:qwen3:4b --pack materials
   preflexor graph show nacre
   preflexor graph path nacre toughness
   preflexor graph export graph.html
 """
 HOMES = {
+    "extract": "graph_grow",
+    "grow": "graph_grow",
     "show": "graph_show",
     "path": "graph_show",
     "export": "graph_files",

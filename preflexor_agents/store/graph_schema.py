@@ -129,19 +129,18 @@ CREATE TRIGGER entity_name_delete AFTER DELETE ON entity_name BEGIN
         AND NOT EXISTS (SELECT 1 FROM entity_name WHERE entity_id = old.entity_id);
 END;
 
--- What was merged into an entity that goes stays one: under what that entity was merged into, else under the first by
--- name of those that were merged into it.
+-- What was merged with an entity that goes stays one: under what that entity was merged into, else under the first by
+-- name of those that it stood for.
 CREATE TRIGGER entity_delete BEFORE DELETE ON entity
 WHEN EXISTS (SELECT 1 FROM entity_merge WHERE keep_id = old.id) BEGIN
     UPDATE entity SET root_id = (
-        SELECT gone.id FROM entity_merge m JOIN entity gone ON gone.id = m.gone_id
-        WHERE m.keep_id = old.id ORDER BY gone.folded LIMIT 1
+        SELECT heir.id FROM entity heir WHERE heir.root_id = old.id AND heir.id <> old.id ORDER BY heir.folded LIMIT 1
     ) WHERE root_id = old.id AND id <> old.id;
     UPDATE entity_merge SET keep_id = coalesce(
-        (SELECT keep_id FROM entity_merge WHERE gone_id = old.id),
+        (SELECT up.keep_id FROM entity_merge up WHERE up.gone_id = old.id),
         (SELECT root_id FROM entity WHERE id = entity_merge.gone_id)
-    ) WHERE keep_id = old.id AND gone_id NOT IN (SELECT root_id FROM entity WHERE id = entity_merge.gone_id);
-    DELETE FROM entity_merge WHERE keep_id = old.id;
+    ) WHERE keep_id = old.id AND gone_id <> (SELECT root_id FROM entity WHERE id = entity_merge.gone_id);
+    DELETE FROM entity_merge WHERE gone_id = (SELECT root_id FROM entity WHERE id = entity_merge.gone_id);
 END;
 
 CREATE TRIGGER chunk_text_update AFTER UPDATE OF text ON chunk WHEN new.text <> old.text BEGIN
