@@ -187,7 +187,7 @@ class LanceFlat:
         self._table = self._lancedb.connect(self._folder).open_table("v")
 
     def nearest(self, vector: npt.NDArray[np.float32], k: int) -> Sequence[int]:
-        found = self._table.search(vector).distance_type("dot").select(["id"]).limit(k).to_arrow()
+        found = self._table.search(vector).distance_type("dot").select(["id", "_distance"]).limit(k).to_arrow()
         ids: list[int] = found["id"].to_pylist()
         return ids
 
