@@ -84,7 +84,7 @@ def _into_ollama(model: "OpenModel", file: "Modelfile", name: str, *, replace: b
     except KeyboardInterrupt:
         click.echo(f"stopped: {name} was not proven, or not made; the same call begins again (--replace)", err=True)
         return False
-    _show(done)
+    _show(done, name)
     return done.works
 
 
@@ -105,7 +105,7 @@ def _watched() -> "Iterator[Watch]":
         yield watch
 
 
-def _show(done: "Deployed") -> None:
+def _show(done: "Deployed", name: str) -> None:
     from preflexor_agents.cli.show import inert
 
     for finding in done.findings:
@@ -114,9 +114,10 @@ def _show(done: "Deployed") -> None:
     if done.works:
         click.echo(f'{done.name} is in Ollama at {done.url}; try: preflexor ask "…" --model ollama:{done.name}')
         return
+    kept = f"{name} stays as it was; " if done.name != name else ""
     wrong = ", ".join(finding.what for finding in done.findings if finding.ok is False)
     click.echo(
-        f"preflexor: {done.name} is in Ollama but does not behave as its file does ({wrong}); remove it with:"
+        f"preflexor: {kept}{done.name} is in Ollama but does not behave as its file does ({wrong}); remove it with:"
         f" preflexor models rm ollama:{done.name}",
         err=True,
     )

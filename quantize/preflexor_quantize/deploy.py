@@ -12,7 +12,7 @@ from preflexor_agents.backends.ollama_server import FAILURES, connect, connect_p
 from preflexor_agents.errors import BackendError, InputError, ModelError, PreflexorError
 from preflexor_quantize.files import Watch, Written
 from preflexor_quantize.modelfile import Modelfile, OpenModel
-from preflexor_quantize.proof import Finding, prove
+from preflexor_quantize.proof import Finding, prove, question_tok
 from preflexor_quantize.upload import digest, send
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
@@ -25,6 +25,7 @@ class Deployed(NamedTuple):
     """An Ollama model that was made, and what looking at it showed."""
 
     name: str
+    """Where it is: under a name of its own if it was to replace another one and does not work."""
     url: str
     findings: tuple[Finding, ...]
 
@@ -43,36 +44,45 @@ async def deploy(
         model: the opened file.
         file: what to tell Ollama about it.
         name: the model's name there.
-        replace: take the place of a model of that name.
+        replace: take the place of a model of that name, once the new one is proven.
         watch: told how far it has come.
         url: the server; by default the one of OLLAMA_HOST, or of this machine.
 
     Raises:
-        InputError: the name is none, or taken.
+        InputError: the name is none, or taken; the context cannot hold a question.
         BackendError: no server answers, it went away, or it refuses the model.
         PreflexorError: a disk is full, or the file changed meanwhile.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name for an Ollama model; use letters, digits, '-', '_', '.' and one ':'")
+    needed = question_tok(model)
+    if needed >= file.context_tok:
+        raise InputError(f"a context of {file.context_tok} tokens cannot hold the question that proves it ({needed})")
     url = url or server_url()
     async with connect(url) as client, connect_plain(url) as http:
-        await _check_free(client, name, url=url, replace=replace)
+        taken = await _is_taken(client, name, url=url)
+        if taken and not replace:
+            raise InputError(f"Ollama at {url} has a model {name!r} already; take another name, or add --replace")
         sha256 = await digest(model.file.path, watch)
         if not await send(http, model.file.path, sha256, watch):
             watch(Written("Ollama has the file already", 0, 0))
-        await _create(client, name, sha256, file, url=url, watch=watch)
-        await _unload(client, name, url=url, watch=watch)
+        fresh = (f"{name}-unproven" if ":" in name else f"{name}:unproven") if taken else name
+        await _create(client, fresh, sha256, file, url=url, watch=watch)
+        await _unload(client, fresh, url=url, watch=watch)
         watch(Written("asking a question", 0, 0))
-        findings = await prove(client, http, name, model=model, file=file)
-    return Deployed(name, url, tuple(findings))
+        made = Deployed(fresh, url, tuple(await prove(client, http, fresh, model=model, file=file)))
+        if fresh == name or not made.works:
+            return made
+        async with quick(url, name):
+            await client.copy(fresh, name)
+            await client.delete(fresh)
+    return made._replace(name=name)
 
 
-async def _check_free(client: ollama.AsyncClient, name: str, *, url: str, replace: bool) -> None:
+async def _is_taken(client: ollama.AsyncClient, name: str, *, url: str) -> bool:
     async with quick(url, name):
         names = {(m.model or "").casefold() for m in (await client.list()).models}
-    wanted = (name if ":" in name.rpartition("/")[2] else f"{name}:latest").casefold()
-    if wanted in names and not replace:
-        raise InputError(f"Ollama at {url} has a model {name!r} already; take another name, or replace it: --replace")
+    return (name if ":" in name else f"{name}:latest").casefold() in names
 
 
 async def _create(

@@ -22,6 +22,7 @@ QUESTION = draft(
 )
 THOUGHT = "Passage 1 states the strength."
 REPLY_TOK = 512
+_AMPLE_TOK = 1 << 16
 
 
 class Finding(NamedTuple):
@@ -31,6 +32,12 @@ class Finding(NamedTuple):
     ok: bool | None
     """None where the server gives no answer."""
     detail: str = ""
+
+
+def question_tok(model: OpenModel) -> int:
+    """Tokens of the longest prompt that is compared. Raises ModelError if the template cannot render it."""
+    longest = Request(messages=QUESTION, thinking=THOUGHT)
+    return len(model.text.prompt(longest, context_tok=model.text.trained_tok + _AMPLE_TOK).tokens)
 
 
 async def prove(

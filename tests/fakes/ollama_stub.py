@@ -12,6 +12,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -111,8 +112,8 @@ class OllamaStub:
                 return self._create(body)
             case "POST", "/api/pull":
                 return self._pull(_tagged(body["model"]))
-            case "DELETE", "/api/delete":
-                return self._delete(body.get("model", ""))
+            case ("DELETE", "/api/delete") | ("POST", "/api/copy"):
+                return self._copy_or_delete(body)
         if path.startswith("/api/blobs/"):
             return self._blob(request)
         if not request.raw:
@@ -186,10 +187,17 @@ class OllamaStub:
         parts = [layer | {"completed": model.size * n // 2} for n in (0, 1, 2)]
         return Stream(_statuses("pulling manifest", *parts, "verifying sha256 digest", "writing manifest", "success"))
 
-    def _delete(self, name: str) -> Answer:
-        if self.models.pop(_tagged(name), None) is None:
+    def _copy_or_delete(self, body: dict[str, Any]) -> Answer:
+        name = body.get("source") or body.get("model", "")
+        model = self.models.get(_tagged(name))
+        if model is None:
             return Answer({"error": f"model '{name}' not found"}, 404)
-        self.loaded.pop(_tagged(name), None)
+        if "destination" in body:
+            copy = replace(model, name=_tagged(body["destination"]))
+            self.models[copy.name] = copy
+            return Answer(None)
+        del self.models[model.name]
+        self.loaded.pop(model.name, None)
         return Answer(None)
 
     def _run(self, model: StubModel, body: dict[str, Any], *, chat: bool) -> Answer | Stream:

@@ -174,6 +174,19 @@ def test_a_name_that_is_taken_stays_as_it_was_unless_it_may_be_replaced(
     assert (stub.models["mine:latest"], stub.blobs) == (before, {})
     assert run("deploy", thinker, "--ollama", "mine", "--replace").exit_code == 0
     assert stub.models["mine:latest"] != before
+    assert list(stub.models) == ["mine:latest"]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine:7b"])
+def test_a_model_is_replaced_only_by_one_that_is_proven(run: Run, stub: OllamaStub, thinker: Path, name: str) -> None:
+    whole = name if ":" in name else f"{name}:latest"
+    before = stub.models[whole] = StubModel(name=whole)
+    stub.script.append(says("no thinking"))
+    error = one_line(run("deploy", thinker, "--ollama", name, "--replace"), code=1)
+    assert error.startswith(f"preflexor: {name} stays as it was; mine:")
+    assert stub.models[whole] == before
+    assert run("models", "rm", error.split()[-1], "--yes").exit_code == 0
+    assert list(stub.models) == [whole]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a:b:c", "x\x1b[31m", "ü"])
@@ -308,6 +321,12 @@ def test_texts_with_quotes_and_breaks_are_written_as_a_modelfile_takes_them(thin
         file = replace(modelfile(model), stops=("<|end|>", 'a"b', "c\nd"))
     lines = file.text("x").partition("PARAMETER stop ")[2]
     assert lines.startswith('"<|end|>"\nPARAMETER stop """a"b"""\nPARAMETER stop """c\nd"""\n')
+
+
+def test_a_context_that_cannot_hold_a_question_is_refused(run: Run, stub: OllamaStub, thinker: Path) -> None:
+    done = run("deploy", thinker, "--ollama", "small", "--context", 40)
+    assert "a context of 40 tokens cannot hold the question" in one_line(done, code=2)
+    assert stub.requests == []
 
 
 def test_reasoning_tags_are_never_stop_strings(tmp_path: Path) -> None:
