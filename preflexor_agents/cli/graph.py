@@ -17,6 +17,7 @@ HOMES = {
     "grow": "graph_grow",
     "show": "graph_show",
     "path": "graph_show",
+    "communities": "graph_show",
     "export": "graph_files",
     "import": "graph_files",
     "suggest": "graph_merge",

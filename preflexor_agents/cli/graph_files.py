@@ -1,6 +1,5 @@
 """`preflexor graph export` and `graph import`: the graph as files of other programs, and back."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ FORMATS = (".html", ".graphml", ".json", ".csv", ".mmd", ".dot")
 MOST_IN_PAGE = 5000
 FAN_OUT = 1000
 """Neighbours followed from each entity around the one that is named."""
+MANY = 5000
+"""Relations whose storing takes more than a few seconds."""
 LARGEST_BYTES = 1 << 29
 """Of a file to import."""
 
@@ -92,10 +93,8 @@ def _texts(suffix: str, graph: "Graph", store: "Store", centre: "Entity | None")
 
     match suffix:
         case ".html":
-            has_rustworkx = importlib.util.find_spec("rustworkx") is not None
             title = f"{centre.name}: what is near" if centre else f"Knowledge graph of {store.path.stem}"
-            communities = store.graph.communities() if has_rustworkx else []
-            return (explorer.write(graph, title=title, communities=communities),)
+            return (explorer.write(graph, title=title, communities=store.graph.communities()),)
         case ".csv":
             return csv_form.write(graph)
     writers: dict[str, Callable[[Graph], str]] = {
@@ -135,6 +134,9 @@ def import_command(*, file: Path, store: str | None) -> None:
 
     data = _read(file)
     imported = _parsed(file, data)
+    count = len(imported.graph.relations)
+    if count > MANY:
+        click.echo(f"storing {count} relations, which takes a while; stopping it leaves the graph as it is", err=True)
     with Store.open(file_of(store)) as opened:
         report = take_in(opened, imported, name=file.name)
     for line in report.left_out:

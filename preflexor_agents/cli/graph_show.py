@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_QUOTES = 3
 MOST_ROWS = 20
+MOST_NAMES = 8
+"""Of a community."""
 FAN_OUT = 1000
 """Neighbours of the entity that is shown."""
 FAR_FAN_OUT = 25
@@ -87,6 +89,34 @@ def path_command(*, start: str, end: str, most: int, max_hops: int, store: str |
         click.echo(f"no path of at most {max_hops} steps", err=True)
     for path in paths:
         draw(path_tree(path, evidence))
+
+
+@click.command(name="communities", short_help="List groups of entities that hang together.")
+@click.option(
+    "-k", "most", type=click.IntRange(1, 1000), default=10, show_default=True, metavar="N", help="Groups to show."
+)
+@store_option
+@json_option
+def communities_command(*, most: int, store: str | None, as_json: bool) -> None:
+    """List groups of entities that hang together more than with others, largest first, by their best connected."""
+    from preflexor_agents.cli.show import inert
+    from preflexor_agents.graph.parts import connections
+    from preflexor_agents.store import Store
+
+    with Store.open(file_of(store), create=False) as opened:
+        found = opened.graph.communities()[:most]
+        graph = opened.graph.whole()
+    names = {e.id: e.name for e in graph.entities}
+    degrees = connections(graph)
+    groups = [sorted(ids, key=lambda id: (-degrees[id], names[id])) for ids in found]
+    if as_json:
+        _print_json({"communities": [{"size": len(ids), "entities": [names[id] for id in ids]} for ids in groups]})
+        return
+    if not groups:
+        click.echo("the graph is empty", err=True)
+    for ids in groups:
+        shown = ", ".join(names[id] for id in ids[:MOST_NAMES]) + (", …" if len(ids) > MOST_NAMES else "")
+        click.echo(f"{len(ids):7}  {inert(shown)}")
 
 
 def entity_tree(entity: "Entity", graph: "Graph", *, hops: int, most_quotes: int | None) -> Branch:

@@ -7,6 +7,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from preflexor_agents.graph.imported import Imported
 from preflexor_agents.graph.values import Added, Entity, Evidence, Fact, Graph, Node, Quote, Relation, Run
@@ -102,14 +103,12 @@ def _digest(graph: Graph) -> str:
     return hashlib.sha256(repr((graph.entities, graph.relations)).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _listed(store: Store, places: "_Places", lines: Sequence[str], name: str) -> Iterator[tuple[Quote, ...]]:
+def _listed(store: Store, places: "_Places", lines: Sequence[str], name: str) -> list[tuple[Quote, ...]]:
     """Store the lines as a document; for each line the words of it."""
     head = f"Relations imported from {_line(name)}\n\n"
     finding = store.add_finding(head + "\n".join(lines) + "\n", owner=OWNER, title=f"Graph from {name}")
-    start = len(head)
-    for line in lines:
-        yield tuple(places.at(finding.source, start, start + len(line)))
-        start += len(line) + 1
+    ends = accumulate((len(line) + 1 for line in lines), initial=len(head))
+    return places.at(finding.source, [Span(start, start + len(line)) for start, line in zip(ends, lines, strict=False)])
 
 
 class _Places:
@@ -123,22 +122,19 @@ class _Places:
     def again(self, evidence: Iterable[Evidence]) -> Iterator[Quote]:
         """The quotes that stand in this store where the evidence says."""
         for e in evidence:
-            for chunk in self._in(e.source):
-                start, end = e.start - chunk.start, e.end - chunk.start
-                if 0 <= start < end and chunk.text[start:end] == e.quote and end <= len(chunk.text):
-                    yield Quote(chunk_id=chunk.id, start=start, end=end)
-                    break
+            chunks = self._in(e.source)
+            before = bisect_right(chunks, e.start, key=lambda chunk: chunk.start)
+            if not before:
+                continue
+            chunk = chunks[before - 1]
+            start, end = e.start - chunk.start, e.end - chunk.start
+            if start < end <= len(chunk.text) and chunk.text[start:end] == e.quote:
+                yield Quote(chunk_id=chunk.id, start=start, end=end)
 
-    def at(self, source: str, start: int, end: int) -> Iterator[Quote]:
-        """The words of a place: one quote, or one for each chunk if they were cut."""
-        chunks = self._in(source)
-        first = max(bisect_right(chunks, start, key=lambda chunk: chunk.start) - 1, 0)
-        for chunk in chunks[first:]:
-            if chunk.start >= end:
-                return
-            low, high = max(start, chunk.start), min(end, chunk.end)
-            if low < high:
-                yield Quote(chunk_id=chunk.id, start=low - chunk.start, end=high - chunk.start)
+    def at(self, source: str, spans: Iterable[Span]) -> list[tuple[Quote, ...]]:
+        """The words of each place in a document: one quote, or one for each chunk if they were cut."""
+        self._in(source)
+        return self._store.graph.quotes(source, spans)
 
     def in_document(self, quote: Quote) -> Span:
         """Where a quote that was found here is in its document."""

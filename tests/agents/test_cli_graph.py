@@ -219,6 +219,13 @@ def test_merged_entities_are_one_until_that_is_taken_back(graph: Graph) -> None:
     assert done.exit_code == 2 and "was not merged" in done.stderr
 
 
+def test_communities_are_listed_by_their_best_connected(graph: Graph) -> None:
+    groups = json.loads(graph("communities", "--json").stdout)["communities"]
+    assert {"size": 2, "entities": ["mother of pearl", "shell layer"]} in groups
+    assert sum(group["size"] for group in groups) == 6
+    assert lines(graph("communities", "-k", "1"))[0].split("  ")[0] == str(groups[0]["size"])
+
+
 def test_suggestions_name_both_and_merge_nothing(graph: Graph) -> None:
     with Store.open("g.db") as store:
         [chunk] = browsing.chunks(store.path, store.findings()[0].source)

@@ -217,6 +217,17 @@ def test_the_smallest_graphs_are_shown_without_complaint(chromium: Page, tmp_pat
     assert text(chromium, "#counts").endswith(f"{len(graph.relations)} relations")
 
 
+def test_a_browser_that_gives_a_file_no_worker_lays_out_the_page_itself(chromium: Page, tmp_path: Path) -> None:
+    script = "window.Worker = class { constructor() { throw new Error('no worker') } }"
+    added = chromium.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    (tmp_path / "graph.html").write_text(page_of(ring(12)), encoding="utf-8")
+    chromium.open(tmp_path / "graph.html")
+    assert chromium.evaluate(DONE)
+    chromium.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+    assert [address for address in chromium.requests() if address.startswith("blob")] == []
+    assert chromium.problems() == []
+
+
 def test_five_thousand_entities_come_to_rest_and_can_be_searched(chromium: Page, tmp_path: Path) -> None:
     entities = tuple(Entity(id=n, name=f"entity {n}", type=f"type {n % 40}") for n in range(5000))
     run = Run(id=1, kind="extract")

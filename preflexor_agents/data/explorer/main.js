@@ -5,7 +5,7 @@ function explore() {
   const latest = graph.started.length - 1;
   const state = {
     selected: -1, edge: -1, hover: -1, path: null, from: -1, to: -1,
-    time: latest, hiddenTypes: new Set(), hiddenKinds: new Set(), shown: null, colourBy: graph.communities ? "community" : "type",
+    time: latest, hiddenTypes: new Set(), hiddenKinds: new Set(), shown: null, colourBy: graph.communities && graph.types.length < 2 ? "community" : "type",
   };
   state.shown = visible(graph, state);
   group(graph, state.colourBy);
