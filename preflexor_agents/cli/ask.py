@@ -33,10 +33,18 @@ if TYPE_CHECKING:
 @click.option("--budget-seconds", type=float, metavar="S", help="Most seconds over the whole run.")
 @click.option("--preset", metavar="NAME", help="default (a blind judge gates revisions) or paper (as published).")
 @click.option("--variant", type=click.Choice(["critic", "self"]), help="Feedback from a critic or its own reflection.")
+@click.option(
+    "--keep",
+    metavar="PACK",
+    help="Write the sentences that documents support, and the facts in them, back into the store; by a domain pack: "
+    "general, materials or a .toml file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of --json and end.")
 @click.option("--trace", metavar="FILE", help="Where the trace goes. Default: a new file in your state folder.")
-def command(*, question: str, print_schema: bool, as_json: bool, trace: str | None, **options: Any) -> None:
+def command(
+    *, question: str, print_schema: bool, as_json: bool, trace: str | None, keep: str | None, **options: Any
+) -> None:
     """Answer QUESTION in rounds: think, be criticised, revise, keep the better answer, cite the sources.
 
     On a terminal the rounds stream as they happen. Otherwise they go to standard error as plain lines, and standard
@@ -52,6 +60,10 @@ def command(*, question: str, print_schema: bool, as_json: bool, trace: str | No
     from preflexor_agents.settings import load
 
     settings = load(options)
+    if keep is not None:
+        from preflexor_agents.packs import load as load_pack
+
+        load_pack(keep)
     job = Job(
         question=question,
         settings=settings,
@@ -59,6 +71,7 @@ def command(*, question: str, print_schema: bool, as_json: bool, trace: str | No
         models=_models(roles),
         trace=Path(trace) if trace else None,
         as_json=as_json,
+        keep=keep,
     )
     raise SystemExit(asyncio.run(run(job)))
 

@@ -104,7 +104,7 @@ async def _read(
     tell = progress(len(passages))
     async with aclosing(extract(store, backend, passages, pack=pack, run=run, budget=budget)) as reading:
         async for done in reading:
-            counts.update(read=not done.error, failed=bool(done.error), refused=len(done.added.refused))
+            counts.update(read=int(not done.error), failed=int(bool(done.error)), refused=len(done.added.refused))
             counts.update(entities=done.added.entities, relations=done.added.relations, evidence=done.added.evidence)
             refused += done.added.refused
             if done.error:
@@ -118,6 +118,8 @@ async def _read(
         f"{counts['read']} of {len(passages)} passages read: {counts['evidence']} quotes for {counts['relations']} new "
         f"relations and {counts['entities']} new entities; {counts['refused']} facts refused"
     )
+    if counts["read"] and not counts["evidence"]:
+        click.echo(f"{backend.spec} found no fact that its passage bears out; try a larger model", err=True)
     return 1 if counts["failed"] else 0
 
 

@@ -33,6 +33,8 @@ class Job(NamedTuple):
     """Role -> SPEC, where it is not the model of the settings."""
     trace: Path | None
     as_json: bool
+    keep: str | None = None
+    """Domain pack by which the answer is written back into the store; None leaves the store as it is."""
 
 
 async def run(job: Job) -> int:
@@ -56,6 +58,7 @@ async def run(job: Job) -> int:
             question = await session.check_question(job.question, cast)
             with TraceWriter(job.trace or session.new_trace_path()) as trace:
                 events, lost = await _answer(job, question, cast, store, trace, watch)
+            kept = await _keep(job, cast, store, events)
     finally:
         if store is not None:
             store.close()
@@ -67,8 +70,27 @@ async def run(job: Job) -> int:
         click.echo(json.dumps(report(events), ensure_ascii=False, indent=2))
     else:
         show_answer(out, end, cited)
+    if kept:
+        watch.print(f"\n{kept}", style="dim", soft_wrap=True, markup=False)
     watch.print(f"\n{lost or 'trace'}: {inert(str(trace.path))}", style="dim", soft_wrap=True, markup=False)
     return 1 if lost or end.stop_reason in ("failed", "cancelled") else 0
+
+
+async def _keep(job: Job, cast: "Cast", store: "Store | None", events: "list[Event]") -> str:
+    """Write the answer back if that was asked for; says in one line what came of it."""
+    if job.keep is None:
+        return ""
+    from preflexor_agents.growth.answers import keep, outcome
+    from preflexor_agents.growth.extract import planned
+    from preflexor_agents.packs import load
+
+    found = outcome(events)
+    if store is None or found is None or not found.supported:
+        return "nothing kept: no document speaks for the answer"
+    pack = load(job.keep)
+    run = store.graph.begin(planned(cast["thinker"], pack, kind="answer", note=found.question, seed=found.seed))
+    kept = await keep(store, cast["thinker"], found, pack=pack, run=run)
+    return f"kept in the store: the supported sentences, {kept.added.relations} new relations of the graph"
 
 
 async def _answer(
