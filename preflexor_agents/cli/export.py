@@ -44,4 +44,4 @@ def command(*, source: Path, out: Path, dtype: str, bits: int | None) -> None:
             show(now.what, now.done_bytes, now.total_bytes)
 
         names = export_mlx(source.expanduser(), out.expanduser(), dtype=cast("Dtype", dtype), bits=bits, watch=watch)
-    click.echo(f"{out}: {', '.join(names)}; SPEC: mlx:{out}")
+    click.echo(f"{out}: {', '.join(names)}")
