@@ -64,7 +64,7 @@ def test_every_command_of_the_page_on_the_explorer_runs(graph: Graph, monkeypatc
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     assert len(commands) > 9
-    for words in commands:
+    for words in (words for words in commands if words[0] == "preflexor"):
         done = CliRunner().invoke(cli, words[1:])
         assert done.exit_code == 0, (words, done.output)
 

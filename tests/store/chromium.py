@@ -61,8 +61,9 @@ class Page:
         self.call("Input.insertText", text=text)
 
     def press(self, key: str) -> None:
+        more = {"windowsVirtualKeyCode": 13, "text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)

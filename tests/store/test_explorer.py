@@ -116,6 +116,14 @@ def test_quotes_are_shown_as_text_with_their_place(show: Page) -> None:
     assert show.evaluate("document.title") == TITLE
 
 
+def test_going_to_a_neighbour_by_keys_keeps_the_focus_in_the_panel(show: Page) -> None:
+    pick(show, "search", "entity 9")
+    show.evaluate("document.querySelector('#detail summary button').focus()")
+    show.press("Enter")
+    assert text(show, "#detail h2") != "entity 9"
+    assert show.evaluate("document.activeElement === document.querySelector('#detail h2')")
+
+
 def test_a_path_goes_over_the_shortest_way_and_follows_the_filters(show: Page) -> None:
     show.evaluate("document.getElementById('path-box').open = true")
     pick(show, "from", "entity 1")

@@ -66,7 +66,13 @@ function explore() {
     else if (state.edge >= 0) parts = edgeDetail(graph.edges[state.edge], graph, state, actions);
     else if (state.selected >= 0) parts = nodeDetail(graph.nodes[state.selected], graph, state, actions);
     else parts = [el("p", { className: "dim" }, "Select an entity or a relation to read the quotes it stands on.")];
+    const wasInside = byId("detail").contains(document.activeElement);
     byId("detail").replaceChildren(...parts);
+    const head = byId("detail").querySelector("h2, .fact");
+    if (wasInside && head) {
+      head.tabIndex = -1;
+      head.focus();
+    }
     view.refresh();
   }
 
