@@ -23,7 +23,7 @@ _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <key id="aliases" for="node" attr.name="aliases" attr.type="string"/>
 <key id="connections" for="node" attr.name="connections" attr.type="int"/>
 <key id="node_graphics" for="node" yfiles.type="nodegraphics"/>
-<key id="kind" for="edge" attr.name="kind" attr.type="string"/>
+<key id="edgelabel" for="edge" attr.name="label" attr.type="string"/>
 <key id="weight" for="edge" attr.name="weight" attr.type="int"/>
 <key id="evidence" for="edge" attr.name="evidence" attr.type="string"/>
 <key id="edge_graphics" for="edge" yfiles.type="edgegraphics"/>
@@ -104,7 +104,7 @@ def _edge(relation: Relation, graph: Graph) -> str:
     quotes = graph.evidence.get(relation.id, ())
     return (
         f'<edge id="e{relation.id}" source="n{relation.source}" target="n{relation.target}">'
-        f"{_data('kind', kind)}{_data('weight', str(relation.weight))}"
+        f"{_data('edgelabel', kind)}{_data('weight', str(relation.weight))}"
         f"{_data('evidence', _xml(evidence_rows.as_text(quotes)) if quotes else '')}"
         f'<data key="edge_graphics"><y:PolyLineEdge><y:Arrows source="none" target="standard"/>'
         f"<y:EdgeLabel>{kind}</y:EdgeLabel></y:PolyLineEdge></data></edge>\n"

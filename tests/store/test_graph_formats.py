@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -257,3 +258,13 @@ def test_the_documented_form_of_json_is_the_one_that_is_written() -> None:
     for part in ("entities", "relations", "evidence", "runs"):
         keys = doc.split(f"`{part}` (")[1].split(")")[0]
         assert set(keys.replace("\n", " ").replace(",", "").split()) == set(graph[part][0])
+
+
+def test_graphml_names_nodes_and_edges_where_gephi_and_yed_look() -> None:
+    root = ElementTree.fromstring(graphml.write(small()))
+    places = {"g": "http://graphml.graphdrawing.org/xmlns", "y": "http://www.yworks.com/xml/graphml"}
+    for kind, first, drawn in (("node", "nacre", "NodeLabel"), ("edge", "consists of", "EdgeLabel")):
+        [key] = [k for k in root.findall("g:key", places) if (k.get("for"), k.get("attr.name")) == (kind, "label")]
+        [element, *_] = root.findall(f".//g:{kind}", places)
+        assert element.findtext(f"g:data[@key='{key.get('id')}']", "", places) == first
+        assert element.findtext(f".//y:{drawn}", "", places) == first
