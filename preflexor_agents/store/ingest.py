@@ -25,6 +25,8 @@ from preflexor_agents.store.writing import Plan
 _BATCH = 32
 """Chunks embedded between two reports of progress."""
 _LONGEST_COLLECTION = 200
+_BLANK_SHARE = 0.5
+"""A document with so many pages without text is likely to be a scan in part."""
 
 Report = Callable[[IngestProgress], None]
 
@@ -163,6 +165,11 @@ def _take(
     is_written = done.outcome in ("added", "changed")
     if is_written and document.encoding == "cp1252":
         notes.append(f"{shown(file.path)} is not UTF-8; read as Windows-1252")
+    blank = sum(page.start == page.end for page in document.pages)
+    if is_written and blank >= _BLANK_SHARE * len(document.pages) > 0:
+        notes.append(
+            f"{shown(file.path)}: {blank} of {len(document.pages)} pages have no text; OCR it first to have it all"
+        )
     return watch.ended(done, new=len(done.new(document)) if is_written else 0, total=len(document.chunks))
 
 

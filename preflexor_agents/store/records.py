@@ -44,7 +44,7 @@ class IngestReport:
     failed: tuple[str, ...] = ()
     """One line for each document that could not be ingested."""
     notes: tuple[str, ...] = ()
-    """One line for each document that was read in another encoding than UTF-8, and each plug-in that is broken."""
+    """One line for each document that deserves a look, as it is not UTF-8 or half a scan, and each broken plug-in."""
     seconds: float = 0.0
 
     def __str__(self) -> str:
