@@ -1,10 +1,12 @@
 """`preflexor chat`: the terminal UI."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from preflexor_agents.errors import InputError
 
@@ -36,7 +38,13 @@ from preflexor_agents.errors import InputError
     metavar="X",
     help="Speed of --replay: 1 is real time, 10 ten times as fast, 0 at once.",
 )
-def command(*, question: str, resumed: bool, replay: Path | None, speed: float, **options: Any) -> None:
+@click.option("--serve", is_flag=True, help="Show it in a browser on this machine, at an address that works once.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where --serve listens.")
+@click.option("--port", type=int, default=8000, show_default=True, help="Port of --serve; 0 takes a free one.")
+@click.pass_context
+def command(
+    ctx: click.Context, /, *, question: str, resumed: bool, replay: Path | None, speed: float, **options: Any
+) -> None:
     """Chat with a model that thinks in the open, and take part.
 
     Every round is a card: thinking, critique, revision, score, and whether it was taken. While a run goes, what you
@@ -49,14 +57,36 @@ def command(*, question: str, resumed: bool, replay: Path | None, speed: float, 
     from preflexor_tui.cli import Opening, start
 
     roles, variant = options.pop("roles"), options.pop("variant")
-    start(
-        Opening(
-            settings=load(options),
-            roles=tuple(roles),
-            variant=variant,
-            question=question,
-            resumed=resumed,
-            replay=replay,
-            speed=speed,
-        )
+    is_served, host, port = options.pop("serve"), options.pop("host"), options.pop("port")
+    opening = Opening(
+        settings=load(options),
+        roles=tuple(roles),
+        variant=variant,
+        question=question,
+        resumed=resumed,
+        replay=replay,
+        speed=speed,
     )
+    if not is_served:
+        start(opening)
+        return
+    if importlib.util.find_spec("textual_serve") is None:
+        raise InputError("serving is not installed; install it with: pip install 'preflexor-agents[tui,web]'")
+    from preflexor_tui.cli import make_app
+    from preflexor_tui.serve import serve
+
+    make_app(opening)  # what is wrong with the options is said here, not in the browser
+    serve([sys.executable, "-m", "preflexor_agents", *_same_call(ctx)], host=host, port=port, say=click.echo)
+
+
+def _same_call(ctx: click.Context) -> list[str]:
+    """The arguments that this was called with, without those of serving."""
+    words = ["chat"]
+    for param in ctx.command.params:
+        name, value = param.name or "", ctx.params[param.name or ""]
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if isinstance(param, click.Option) and given and name not in ("serve", "host", "port"):
+            values = value if param.multiple else [value]
+            words += [param.opts[0]] if param.is_flag else [f"{param.opts[0]}={one}" for one in values]
+    question = ctx.params["question"]
+    return [*words, "--", question] if question else words

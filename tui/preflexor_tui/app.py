@@ -103,6 +103,7 @@ class PreflexorApp(App[None]):
 
     def began(self) -> None:
         """The first picture is on the screen: load the model, or do what was asked for at the start."""
+        self.app_focus = True  # in a browser Textual begins without focus, and shows no keys then
         if self._replay is not None:
             chat_acts.replay(self.chat, self._replay.events, speed=self._replay.speed)
         elif self._question:

@@ -1,5 +1,6 @@
 """Starts the terminal UI: checks everything that can be checked while messages still go to the terminal."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ def start(opening: Opening) -> None:
         PreflexorError: something that was asked for is wrong; nothing was drawn yet.
     """
     app = make_app(opening)
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
+    is_served = "TEXTUAL_DRIVER" in os.environ
+    if not is_served and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError("chat needs a terminal; in a script use: preflexor ask 'QUESTION'")
     app.run()
 

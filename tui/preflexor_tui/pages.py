@@ -65,6 +65,8 @@ def show(app: "PreflexorApp", name: str, path: Path | None = None) -> None:
         screen.show_path(path)
     if screen not in app.screen_stack:
         app.push_screen(name)
+    while app.screen is not screen and len(app.screen_stack) > 1:
+        app.pop_screen()
 
 
 def _made(app: "PreflexorApp", name: str) -> "Page":

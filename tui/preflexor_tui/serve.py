@@ -6,6 +6,7 @@ the browser is a process of its own.
 
 import asyncio
 import errno
+import os
 import secrets
 import shlex
 import socket
@@ -70,7 +71,9 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as e:
         if e.errno == errno.EADDRINUSE:
             raise InputError(f"--port {port} is taken; name another, or 0 for a free one") from None
-        raise InputError(f"cannot listen at --host {host} --port {port}: {e.strerror}; try --host 127.0.0.1") from None
+        raise InputError(
+            f"cannot listen at --host {host} --port {port}: {os.strerror(e.errno or 0)}; try --host 127.0.0.1"
+        ) from None
 
 
 class TabProcess(AppService):

@@ -32,7 +32,7 @@ class SettingsScreen(Page):
     TITLE = "Settings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "save", id="settings.save", priority=True),
-        Binding("f5", "reload", "read the file again", id="settings.reload"),
+        Binding("f9", "reload", "read the file again", id="settings.reload"),
     ]
 
     def __init__(
