@@ -1,17 +1,17 @@
 """`preflexor graph extract` and `graph grow`: fill the graph from the documents, let it ask questions of its own."""
 
 import asyncio
-import time
 from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from preflexor_agents.cli.progress import counting
 from preflexor_agents.cli.store import file_of, store_option
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from preflexor_agents.backends.base import Backend
     from preflexor_agents.budget import Budget
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from preflexor_agents.settings import Settings
     from preflexor_agents.store import Store
 
-LINE_EVERY_S = 5.0
-"""Without a terminal, progress is a line at most this often."""
 MOST_LINES = 10
 """Refused facts that are shown."""
 STOPS = {
@@ -101,8 +99,8 @@ async def _read(
 
     counts: Counter[str] = Counter()
     refused: list[str] = []
-    tell = progress(len(passages))
-    async with aclosing(extract(store, backend, passages, pack=pack, run=run, budget=budget)) as reading:
+    reading = extract(store, backend, passages, pack=pack, run=run, budget=budget)
+    with counting(len(passages), "passages") as tell:
         async for done in reading:
             counts.update(read=int(not done.error), failed=int(bool(done.error)), refused=len(done.added.refused))
             counts.update(entities=done.added.entities, relations=done.added.relations, evidence=done.added.evidence)
@@ -207,19 +205,3 @@ def interruptible(work: Any) -> None:
         click.echo("stopped: what was done is kept, the same call goes on with the rest", err=True)
         code = 1
     raise SystemExit(code)
-
-
-def progress(total: int) -> "Callable[[int], None]":
-    """What tells how many of `total` passages are read: now and then a line on standard error."""
-    began = last = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LINE_EVERY_S:
-            return
-        last = now
-        rate = done / (now - began)
-        click.echo(f"{done} of {total} passages, {rate:.2f}/s, about {(total - done) / rate:.0f} s left", err=True)
-
-    return tell

@@ -19,6 +19,8 @@ Example:
   preflexor store check
 """
 
+MOST_LISTED = 10_000
+
 
 def store_option(function: click.decorators.FC) -> click.decorators.FC:
     """The option that names the store."""
@@ -30,7 +32,7 @@ def command() -> None:
     """Look after the knowledge store: one file that holds documents, vectors, the graph and conversations."""
 
 
-@command.command()
+@command.command(short_help="Say what the store holds.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
 def show(*, store: str | None, as_json: bool) -> None:
@@ -48,7 +50,72 @@ def show(*, store: str | None, as_json: bool) -> None:
         click.echo(f"{name.replace('_', ' '):<{width}}  {inert(str(value))}")
 
 
-@command.command()
+@command.command(name="list", short_help="List the documents.")
+@click.argument("words", required=False, default="")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+def list_(*, words: str, store: str | None, as_json: bool) -> None:
+    """List the documents, or those with WORDS in their title, source or collection."""
+    from preflexor_agents.cli.show import inert
+    from preflexor_agents.store import browsing
+
+    file = file_of(store)
+    found = browsing.documents(file, containing=words, most=MOST_LISTED)
+    if as_json:
+        click.echo(
+            json.dumps({"store": str(file), "documents": [asdict(d) for d in found]}, ensure_ascii=False, indent=2)
+        )
+        return
+    if not found:
+        click.echo("no such document" if words else "the store is empty", err=True)
+    for document in found:
+        pages = f", {document.pages} pages" if document.pages else ""
+        where = "" if document.collection == "default" else f", in {document.collection}"
+        click.echo(click.style(inert(document.title), bold=True) + f"  {document.chunks} chunks{pages}{inert(where)}")
+        click.echo(click.style(f"    {inert(document.source)}", dim=True))
+
+
+@command.command(short_help="Take documents out of the store.")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
+@store_option
+def remove(*, sources: tuple[str, ...], store: str | None) -> None:
+    """Take out documents by their source (see `list`), or all below a folder; the files themselves are left alone.
+
+    Nothing that was made of them stays. Ends with exit code 2 if there was nothing to take out.
+    """
+    from preflexor_agents.cli.show import inert
+    from preflexor_agents.store import Store
+
+    with Store.open(file_of(store), create=False) as opened:
+        counts = {source: len(opened.remove(source)) for source in sources}
+    for source in [source for source, count in counts.items() if not count]:
+        click.echo(inert(f"preflexor: {source} is not in the store; see: preflexor store list"), err=True)
+    click.echo(f"{sum(counts.values())} documents taken out")
+    raise SystemExit(0 if any(counts.values()) else 2)
+
+
+@command.command(short_help="Give the store another embedder.")
+@click.option("--embedder", required=True, metavar="SPEC", help="What turns text into vectors from here on.")
+@store_option
+def reindex(*, embedder: str, store: str | None) -> None:
+    """Make new vectors with another embedder, beside the old ones, which answer until all are there.
+
+    May be stopped at any time; the same call goes on with the rest.
+    """
+    from preflexor_agents.cli.progress import counting
+    from preflexor_agents.store import Store
+
+    with Store.open(file_of(store), create=False) as opened:
+        try:
+            with counting(opened.stats().chunks, "chunks") as tell:
+                done = opened.reindex(embedder, progress=lambda now: tell(now.chunks_done))
+        except KeyboardInterrupt:
+            click.echo("stopped: the old vectors answer, the same call goes on with the rest", err=True)
+            raise SystemExit(1) from None
+    click.echo(f"{done.embedded} chunks embedded; searching by {done.embedder} ({done.dim} dimensions)")
+
+
+@command.command(short_help="Check that rows, indexes, pages and graph agree.")
 @store_option
 def check(*, store: str | None) -> None:
     """Check that rows, indexes, pages and the graph agree; changes nothing.
@@ -68,7 +135,7 @@ def check(*, store: str | None) -> None:
     raise SystemExit(1)
 
 
-@command.command()
+@command.command(short_help="Copy the store, also while others write.")
 @click.argument("to", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @store_option
 def backup(*, to: Path | None, store: str | None) -> None:
@@ -82,7 +149,7 @@ def backup(*, to: Path | None, store: str | None) -> None:
     click.echo(f"copied to {copy} ({copy.stat().st_size / 1e6:.1f} MB)")
 
 
-@command.command()
+@command.command(short_help="Put a copy back in the store's place.")
 @click.argument("copy", type=click.Path(path_type=Path), metavar="FILE")
 @store_option
 def restore(*, copy: Path, store: str | None) -> None:
@@ -96,7 +163,7 @@ def restore(*, copy: Path, store: str | None) -> None:
         click.echo(f"what was there is kept as {done.kept}")
 
 
-@command.command()
+@command.command(short_help="Make the indexes again from the rows.")
 @store_option
 @click.option("--verify", is_flag=True, help="Say first what the old indexes had wrong; check the new ones afterwards.")
 def rebuild(*, store: str | None, verify: bool) -> None:
@@ -116,7 +183,7 @@ def rebuild(*, store: str | None, verify: bool) -> None:
         click.echo("they agree with the rows" + ("" if done.before else ", as the old ones did"))
 
 
-@command.command()
+@command.command(short_help="Give unused space back to the disk.")
 @store_option
 def vacuum(*, store: str | None) -> None:
     """Give the space of removed documents back to the disk."""

@@ -1,0 +1,54 @@
+"""How far a long piece of work is: a bar on a terminal, now and then a line elsewhere; always on standard error."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+LINE_EVERY_S = 5.0
+"""Without a terminal, progress is a line at most this often."""
+
+
+@contextmanager
+def counting(total: int, things: str) -> Iterator[Callable[[int], None]]:
+    """What is told how many of `total` things are done."""
+    if sys.stderr.isatty():
+        with _bar(total, things) as tell:
+            yield tell
+    else:
+        yield _lines(total, things)
+
+
+@contextmanager
+def _bar(total: int, things: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    began = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        task = bar.add_task("", total=total, rate=things)
+
+        def tell(done: int) -> None:
+            rate = done / max(time.monotonic() - began, 1e-3)
+            bar.update(task, completed=done, rate=f"{things}, {rate:.2g}/s")
+
+        yield tell
+
+
+def _lines(total: int, things: str) -> Callable[[int], None]:
+    began = last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_EVERY_S or not done:
+            return
+        last = now
+        rate = done / (now - began)
+        left = (total - done) / rate
+        click.echo(f"{done} of {total} {things}, {rate:.2g}/s, about {left:.0f} s left", err=True)
+
+    return tell
