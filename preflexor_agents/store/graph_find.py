@@ -50,7 +50,8 @@ def root_of(db: Database, name_or_id: str | int) -> int:
     named = _named(db, graph_names.identity(name_or_id))
     if named:
         return named[0]
-    near = [entity.name for entity in find(db, name_or_id, k=_NEAR)] or _spelled_like(db, name_or_id)
+    found = [entity.name for entity in find(db, name_or_id, k=_NEAR)]
+    near = list(dict.fromkeys([*found, *_spelled_like(db, name_or_id)]))[:_NEAR]
     shown = graph_names.clean(name_or_id)[: graph_names.LONGEST_NAME]
     if near:
         raise InputError(f"the graph has no entity {shown!r}; near it are: {', '.join(near)}")
