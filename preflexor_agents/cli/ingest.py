@@ -1,9 +1,11 @@
 """`preflexor ingest`: put documents into the knowledge store."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +42,16 @@ Examples:
     help="What turns text into vectors: hash (no model), ollama:NAME, gguf:PATH and others. A store keeps the one it "
     "was made with. Default: hash.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
 @click.pass_context
 def command(
-    ctx: click.Context, *, paths: tuple[str, ...], store: str | None, collection: str | None, embedder: str | None
+    ctx: click.Context,
+    *,
+    paths: tuple[str, ...],
+    store: str | None,
+    collection: str | None,
+    embedder: str | None,
+    as_json: bool,
 ) -> None:
     """Read documents into the store: Markdown, text, HTML, PDF, DOCX, EPUB, JATS XML and source code.
 
@@ -73,7 +82,10 @@ def command(
             click.echo("stopped: finished documents are kept, the same call goes on with the rest", err=True)
             ctx.exit(1)
     complain((*report.notes, *report.failed))
-    click.echo(f"{report} in {report.seconds:.1f} s; store {file}")
+    if as_json:
+        click.echo(json.dumps({"store": str(file), **asdict(report)}, ensure_ascii=False, indent=2))
+    else:
+        click.echo(f"{report} in {report.seconds:.1f} s; store {file}")
     read = report.added + report.changed + report.unchanged + report.duplicates
     ctx.exit(0 if not report.failed else 1 if read else 2)
 

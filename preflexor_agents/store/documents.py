@@ -16,7 +16,7 @@ from preflexor_agents.store.paths import as_text, printable, shown
 from preflexor_agents.store.reading import formats, worker
 from preflexor_agents.store.reading.finding import open_without_waiting, unreadable
 from preflexor_agents.store.reading.formats import Format
-from preflexor_agents.store.reading.parsed import LONGEST_NAME, Page, Parsed
+from preflexor_agents.store.reading.parsed import LONGEST_NAME, MAX_TEXT_CHARS, Page, Parsed
 from preflexor_agents.store.reading.sandbox import Sandbox
 
 MAX_FILE_BYTES = 100_000_000
@@ -110,6 +110,8 @@ class Reader:
         """
         try:
             parsed = self._parsed(file)
+            if len(parsed.text) > MAX_TEXT_CHARS:
+                raise DocumentError(f"has more than {MAX_TEXT_CHARS} characters of text; split it")
             found = _cut(parsed)
             if not found:
                 raise DocumentError("has no text")

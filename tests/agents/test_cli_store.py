@@ -71,6 +71,24 @@ def test_one_bad_document_is_one_line_and_exit_code_1(papers: Path, tmp_path: Pa
     assert done.stdout.startswith("2 added, 2 failed; ")
 
 
+def test_the_report_of_an_ingest_as_json(papers: Path, tmp_path: Path) -> None:
+    (papers / "picture.md").write_bytes(b"\x89PNG\x00\x00")
+    done = run("ingest", papers, "--store", tmp_path / "a.db", "--collection", "shells", "--json")
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["added"], len(report["failed"])) == (1, 2, 1)
+    assert report["store"] == str(tmp_path / "a.db") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_pattern_in_quotes_is_expanded(papers: Path, tmp_path: Path) -> None:
+    done = run("ingest", "papers/**/s*.md", "--store", tmp_path / "a.db")
+    assert done.stdout.startswith("1 added; ")
+
+
+def test_a_collection_without_a_name_is_refused(papers: Path, tmp_path: Path) -> None:
+    done = run("ingest", papers, "--store", tmp_path / "a.db", "--collection", " ")
+    assert done.exit_code == 2 and "is no name" in done.stderr and not (tmp_path / "a.db").exists()
+
+
 def test_nothing_to_read_ends_with_2_and_makes_no_store(papers: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run("ingest", tmp_path / "gone.md", tmp_path / "empty", "--store", tmp_path / "a.db")

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from preflexor_agents.errors import InputError
+from preflexor_agents.errors import InputError, StoreError
 from preflexor_agents.store import Store, driver, upkeep
 from preflexor_agents.store.embedders import HashEmbedder, Vectors
 from tests.store import files
-from tests.store.checking import assert_sound
+from tests.store.checking import Failing, assert_sound, contents
 from tests.store.conftest import NACRE
 
 Row = tuple[Any, ...]
@@ -231,3 +234,68 @@ def test_a_citation_names_the_page_of_its_own_words(store: Store, tmp_path: Path
     assert [citation.page for citation in cited.citations] == [1, 3] and cited.unsupported == ()
     assert all(store.check(citation) for citation in cited.citations)
     assert not store.check(replace(cited.citations[1], page=1))
+
+
+def test_a_failure_at_any_statement_of_a_removal_keeps_everything(
+    failing: type[Failing], shelf: Store, notes: Path
+) -> None:
+    shelf.close()
+    before, n = contents(shelf.path), 0
+    while contents(shelf.path) == before:
+        n += 1
+        with Store.open(shelf.path) as store, suppress(StoreError):
+            failing.left = n
+            store.remove(notes)
+        failing.left = -1
+        assert_sound(shelf.path)
+    assert n > 5 and contents(shelf.path) == []
+
+
+def test_a_failure_at_any_statement_of_a_move_leaves_the_facts(
+    failing: type[Failing], shelf: Store, notes: Path
+) -> None:
+    add_evidence(shelf, next(iter(chunk_ids(shelf, "gecko.txt").values())))
+    shelf.close()
+    (notes / "gecko.txt").rename(notes / "lizard.txt")
+    for n in range(1, 100):
+        with Store.open(shelf.path) as store, suppress(StoreError):
+            failing.left = n
+            report = store.ingest([notes / "lizard.txt"])
+            break
+        failing.left = -1
+        assert len(chunk_ids(shelf, "gecko.txt")) == 1
+        assert upkeep.check(shelf.path) == []
+    failing.left = -1
+    assert (report.changed, rows(shelf, "SELECT count(*) FROM relation")) == (1, [(1,)])
+    assert n > 10 and upkeep.check(shelf.path) == []
+
+
+TEXTS = ["", "# A\n\nsilk", "# A\n\n## B\n\nbone " * 40, "# A\n\n## B\n\nsilk\n\n## C\n\nnacre", "nacre"]
+STEP = st.tuples(st.sampled_from(["a.md", "b.md", "c.txt"]), st.sampled_from([*TEXTS, "remove", "move"]))
+
+
+@given(st.lists(STEP, min_size=2, max_size=7))
+@settings(max_examples=25, deadline=None)
+def test_any_history_leaves_the_chunks_and_vectors_of_a_fresh_store(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("history")
+    docs = folder / "docs"
+    docs.mkdir()
+    with Store.open(folder / "old.db") as old:
+        for n, (name, text) in enumerate(steps):
+            if text == "remove":
+                (docs / name).unlink(missing_ok=True)
+                old.remove(docs / name)
+            elif text == "move" and (docs / name).exists():
+                (docs / name).rename(docs / f"{n}{name}")
+            else:
+                (docs / name).write_text(f"{text}\n<!-- {name} -->\n", encoding="utf-8")
+            old.ingest([docs])
+        with Store.open(folder / "new.db") as new:
+            new.ingest([docs])
+            sql = """SELECT d.source, d.sha256, d.title, c.ord, c.start, c.body, c.context, c.text, e.vector
+                     FROM document d JOIN chunk c ON c.document_id = d.id JOIN embedding e ON e.chunk_id = c.id
+                     ORDER BY 1, 4"""
+            assert rows(old, sql) == rows(new, sql)
+    assert upkeep.check(folder / "old.db") == []
