@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from preflexor_agents.errors import BackendError, InputError, ModelError
 from preflexor_agents.store.embedders.embedding import Vectors, checked
 from preflexor_agents.store.embedders.prefixes import prefixes_of
+from preflexor_agents.store.paths import printable
 
 if TYPE_CHECKING:
     import httpx
@@ -32,7 +33,7 @@ class OpenAIEmbedder:
 
     def __init__(self, model: str, base_url: str) -> None:
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not base_url.isprintable():
             raise InputError(f"{base_url!r} is no address of a server; write openai:NAME@http://localhost:8080/v1")
         if parts.username or parts.password:
             raise InputError("the address of an embedder may hold no password; put the key into OPENAI_API_KEY")
@@ -138,4 +139,4 @@ def _reason(answer: "httpx.Response") -> str:
         said = error["message"] if isinstance(error, dict) else error
     except (ValueError, TypeError, KeyError):
         said = answer.text
-    return " ".join(str(said).split())[:200]
+    return printable(" ".join(str(said).split()))[:200]

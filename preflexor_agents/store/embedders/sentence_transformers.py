@@ -12,6 +12,7 @@ import numpy as np
 from preflexor_agents.errors import BackendError, ModelError
 from preflexor_agents.store.embedders.embedding import Vectors, normalised
 from preflexor_agents.store.embedders.prefixes import Prefixes, prefixes_of
+from preflexor_agents.store.paths import printable
 
 _INSTALL = "pip install sentence-transformers"
 _DIGEST_BYTES = 1 << 20
@@ -53,7 +54,8 @@ class SentenceTransformerEmbedder:
             try:
                 rows = self._loaded.encode(given, prompt="", convert_to_numpy=True, show_progress_bar=False)
             except (RuntimeError, ValueError) as error:
-                raise BackendError(f"embedder {self.spec} failed: {str(error).splitlines()[0]}") from error
+                reason = printable(" ".join(str(error).split()))
+                raise BackendError(f"embedder {printable(self.spec)} failed: {reason}") from error
         return normalised(np.asarray(rows, dtype=np.float32).reshape(len(given), -1))
 
 
@@ -62,12 +64,14 @@ def _load(model: str) -> Any:
     try:
         package = import_module("sentence_transformers")
     except ImportError as error:
-        raise ModelError(f"embedder sentence-transformers:{model} needs a package; {_INSTALL}") from error
+        raise ModelError(f"embedder sentence-transformers:{printable(model)} needs a package; {_INSTALL}") from error
     try:
         return package.SentenceTransformer(model)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"embedder sentence-transformers:{model} cannot be loaded: {reason}") from error
+        raise ModelError(
+            f"embedder sentence-transformers:{printable(model)} cannot be loaded: {printable(reason)}"
+        ) from error
 
 
 def _prefixes(model: Any, name: str) -> Prefixes:
