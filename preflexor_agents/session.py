@@ -152,7 +152,7 @@ async def resume(
         state = advance(state, event)
     team = reflection_team(cast, config=config, library=library, store=store, control=control)
     team.skip_time(started.started_at, resumed.resumed_at - resumed.spent_s)
-    told = tuple(e for e in events if not isinstance(e, TextDelta))
+    told = tuple(e for e in events if not isinstance(e, TextDelta | RunFinished))  # an end would end the chat
     task = turn_message(Turn(started.started_at, 0, told), source="user")
     async with aclosing(_watched(team, task, state, control)) as following:
         async for event in following:

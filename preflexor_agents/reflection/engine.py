@@ -69,7 +69,7 @@ def _by_hand(state: State, control: Control) -> Iterator[Event]:
     if not state.round_open:
         while control.orders:
             yield control.orders.pop(0)
-        while control.said:
+        while control.said and not control.stop.is_set():  # what no round will take in stays with the user
             yield Steered(text=control.said.pop(0))
 
 

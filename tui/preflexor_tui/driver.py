@@ -45,6 +45,16 @@ class Driver:
         """What the user said and no round has taken in yet."""
         return tuple(self.control.said)
 
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """What the user decided and no round has taken in yet, in words."""
+        return tuple(
+            "one more round"
+            if isinstance(order, RoundsAdded)
+            else f"{'take' if order.accepted else 'refuse'} round {order.round}"
+            for order in self.control.orders
+        )
+
     async def follow(
         self, events: AsyncGenerator[Event, None], paint: Paint, *, clock: Callable[[], float] = time.monotonic
     ) -> None:

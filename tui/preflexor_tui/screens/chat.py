@@ -1,7 +1,6 @@
 """The chat: ask, watch every round, take part. What is drawn is `Run`; what is done goes through `Driver`."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -26,6 +25,7 @@ from preflexor_tui.state.status import doing
 from preflexor_tui.widgets.branches import Branches
 from preflexor_tui.widgets.citations import Citations, Source
 from preflexor_tui.widgets.composer import Composer
+from preflexor_tui.widgets.graph_tree import GraphTree
 from preflexor_tui.widgets.meter import Meter
 from preflexor_tui.widgets.notice import Notice
 from preflexor_tui.widgets.round_card import RoundCard
@@ -48,12 +48,12 @@ class ChatScreen(Screen[None]):
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (170, "-very-wide")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "escape", "Stop", id="chat.stop", tooltip="Stop the round; again within 2 s, the run"),
-        Binding("ctrl+t", "thinking", "Thinking", id="chat.thinking", tooltip="Show or hide all thinking"),
-        Binding("ctrl+g", "aside", "Sources", id="chat.sources", tooltip="Show or hide sources and graph"),
+        Binding("escape", "escape", "Stop", id="chat.stop", show=False),
+        Binding("ctrl+t", "thinking", "Thinking", id="chat.thinking", show=False),
+        Binding("ctrl+g", "aside", "Sources", id="chat.sources", show=False),
         Binding("ctrl+b", "sidebar", "Branches", id="chat.branches", show=False),
         Binding("ctrl+r", "sessions", "Sessions", id="chat.sessions", tooltip="Resume, search, rename, delete"),
-        Binding("ctrl+o", "rounds", "Rounds", id="chat.rounds", tooltip="Go to the rounds", show=False),
+        Binding("ctrl+o", "rounds", "Rounds", id="chat.rounds", show=False),
     ]
 
     app: "PreflexorApp"
@@ -68,6 +68,8 @@ class ChatScreen(Screen[None]):
         """What is to be asked when the run is over."""
         self.editing: Turn | None = None
         """The turn whose question is in the composer to be asked in other words."""
+        self.looked_up: tuple[str, ...] = ()
+        """The texts that the graph was asked about last."""
         self._loading = ""
         self._began = 0.0
         self._saving = False
@@ -85,8 +87,11 @@ class ChatScreen(Screen[None]):
                 yield Static(id="status", markup=False)
                 yield OptionList(id="completions")
                 yield Composer()
-            with TabbedContent(id="aside"), TabPane("sources", id="sources-tab"):
-                yield Citations()
+            with TabbedContent(id="aside"):
+                with TabPane("sources", id="sources-tab"):
+                    yield Citations()
+                with TabPane("graph", id="graph-tab"):
+                    yield GraphTree()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -109,12 +114,14 @@ class ChatScreen(Screen[None]):
     def start(self, turn: Turn, events: AsyncGenerator[Event, None]) -> None:
         """Follow the events of a turn until they end."""
         self.active = turn
-        self._began = time.monotonic()
+        self._began = self.app.clock()
         self.query_one("#log", VerticalScroll).anchor()
+        self.query_one(Composer).focus()
         self.run_worker(self._drive(turn, events), name="run", group="run", exit_on_error=False)
 
     async def _drive(self, turn: Turn, events: AsyncGenerator[Event, None]) -> None:
         await self.save(turn)
+        await self.refresh_branches()
         await self.paint()
         try:
             await turn.driver.follow(events, self.paint)
@@ -206,6 +213,7 @@ class ChatScreen(Screen[None]):
             await self.views[turn].show(turn.run, failure=turn.failure)
         self.query_one(Welcome).display = not turns
         await self.query_one(Citations).show(self.shown)
+        chat_acts.look_up(self)
         self.draw_frame()
 
     def draw_frame(self) -> None:
@@ -214,7 +222,7 @@ class ChatScreen(Screen[None]):
             return
         setup, run = self.app.setup, self.shown
         model = run.model if self.active and run.models else setup.model
-        elapsed_s = run.finished.seconds if run.finished else time.monotonic() - self._began if self.active else 0.0
+        elapsed_s = run.finished.seconds if run.finished else self.app.clock() - self._began if self.active else 0.0
         self.query_one(Meter).show(run, model=model, store=self.app.store_name, elapsed_s=elapsed_s)
         _line(self, "#status", plain(doing(run, loading=self._loading, running=self.active is not None), "$text-muted"))
         waiting = self.active.driver.waiting if self.active else ()
@@ -222,6 +230,9 @@ class ChatScreen(Screen[None]):
         lines += [plain(f"⇥ when this is over: {text}") for text in self.queue]
         lines += (
             [plain("✎ sent, this begins a branch in place of the question · esc leaves it")] if self.editing else []
+        )
+        lines += (
+            [plain(f"✋ at the end of the round: {text}") for text in self.active.driver.orders] if self.active else []
         )
         lines += [plain("  up takes it back", "$text-muted")] if waiting or self.queue else []
         _line(self, "#pending", Content("\n").join(lines))
@@ -290,6 +301,10 @@ class ChatScreen(Screen[None]):
             self.run_worker(
                 chat_acts.with_round(self, turn, event.card.round.number, event.act), name="act", exit_on_error=False
             )
+
+    @on(RoundCard.Looked)
+    def _looked(self) -> None:
+        self.query_one("#log", VerticalScroll).release_anchor()
 
     @on(TurnView.Retry)
     def _retry(self, event: TurnView.Retry) -> None:

@@ -1,17 +1,20 @@
 """What the user can do with a conversation: ask, rule, go on, branch, edit, rewind, replay."""
 
+import asyncio
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflexor_agents.errors import InputError
+from preflexor_agents.errors import InputError, PreflexorError
 from preflexor_agents.events import RunStarted, Timed
 from preflexor_tui.conversation import Turn
 from preflexor_tui.driver import replayed
 from preflexor_tui.setup import Setup
+from preflexor_tui.state.facts import facts_about
 from preflexor_tui.widgets.composer import Composer
+from preflexor_tui.widgets.graph_tree import GraphTree
 from preflexor_tui.widgets.text import plural
 
 if TYPE_CHECKING:
@@ -226,6 +229,25 @@ def replay(screen: "ChatScreen", events: list[Timed], *, speed: float) -> None:
     turn = screen.conversation.begin(question)
     turn.entry.kept = False
     screen.start(turn, replayed(events, speed=speed, stop=turn.driver.control.stop))
+
+
+def look_up(screen: "ChatScreen") -> None:
+    """Ask the graph about the run that is shown, off the loop, when its question or answer is new."""
+    run, store = screen.shown, screen.app.engine.store
+    texts = (run.question, run.finished.answer if run.finished else "")
+    if store is None or texts == screen.looked_up:
+        return
+    screen.looked_up = texts
+
+    async def ask_graph() -> None:
+        try:
+            facts = await asyncio.to_thread(facts_about, store.graph, texts)
+        except PreflexorError as e:
+            screen.notify(f"the graph could not be read: {e}", severity="warning", markup=False)
+            return
+        screen.query_one(GraphTree).show(facts)
+
+    screen.run_worker(ask_graph(), name="act", group="graph", exclusive=True, exit_on_error=False)
 
 
 def after(screen: "ChatScreen", turn: Turn) -> None:

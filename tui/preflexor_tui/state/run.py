@@ -112,8 +112,11 @@ class Round:
 
     @property
     def seconds(self) -> float:
-        """Seconds of its calls; those side by side count each."""
-        return sum(s.seconds for s in self.steps)
+        """Seconds of its steps; calls side by side count once."""
+        longest: dict[Stage, float] = {}
+        for step in self.steps:
+            longest[step.stage] = max(longest.get(step.stage, 0.0), step.seconds)
+        return sum(longest.values())
 
     def _last(self, *stages: Stage) -> Step:
         """The step of these stages that counts: the one whose answer was chosen, else the first."""

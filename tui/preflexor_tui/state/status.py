@@ -14,4 +14,4 @@ def doing(run: Run, *, loading: str, running: bool) -> str:
     if step is None:
         return "◌ …"
     where = f" · round {run.round.number}" if run.round and run.is_open else ""
-    return f"◌ {step.role} {VERBS[step.stage]}{where} · esc stops the round · esc esc stops the run"
+    return f"◌ {step.role} {VERBS[step.stage]}{where} · esc stops the round, twice the run"

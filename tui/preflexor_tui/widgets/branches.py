@@ -5,9 +5,9 @@ from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
+from preflexor_agents.cli.show import inert
 from preflexor_agents.store.sessions import SessionRun
 from preflexor_tui.conversation import Conversation
-from preflexor_agents.cli.show import inert
 
 QUESTION_CHARS = 40
 
@@ -24,7 +24,7 @@ class Branches(Tree[int]):
 
     def __init__(self) -> None:
         super().__init__("new session", id="branches")
-        self.show_guides = True
+        self.root.expand()
         self.guide_depth = 2
 
     def show(self, conversation: Conversation) -> None:

@@ -9,6 +9,9 @@ from preflexor_tui.state.candidates import Candidate
 from preflexor_tui.widgets.text import Flow
 
 
+LEAST_CELLS = 22
+
+
 class CandidateColumn(VerticalScroll, can_focus=False):
     """One draft."""
 
@@ -31,7 +34,7 @@ class CandidateColumn(VerticalScroll, can_focus=False):
     def show(self, candidate: Candidate) -> None:
         """Show this state of the draft."""
         self._candidate = candidate
-        if not self.is_mounted:
+        if not self.children:
             return
         self.set_class(candidate.chosen, "-chosen")
         growing = candidate.step.status == "running"
@@ -57,6 +60,17 @@ class CandidateColumns(HorizontalScroll, can_focus=False):
         new = [CandidateColumn(c, with_thinking=self._with_thinking) for c in candidates[len(columns) :]]
         if new:
             await self.mount(*new)
+            self._share_width()
+
+    def on_resize(self) -> None:
+        """Share the width anew."""
+        self._share_width()
+
+    def _share_width(self) -> None:
+        """Every column gets its share, and no column less than can be read; then the rest is scrolled to."""
+        columns = list(self.query(CandidateColumn))
+        for column in columns:
+            column.styles.width = max(LEAST_CELLS, self.size.width // len(columns))
 
 
 def _head(candidate: Candidate) -> Content:

@@ -7,6 +7,8 @@ from preflexor_tui.state.run import Run
 from preflexor_tui.widgets.text import count, duration, plain
 
 BAR_CELLS = 10
+WIDE = 100
+"""Columns from which there is room for everything."""
 
 
 class Meter(Static):
@@ -17,25 +19,27 @@ class Meter(Static):
 
     def show(self, run: Run, *, model: str, store: str, elapsed_s: float) -> None:
         """Show the run's use; without a run, what the next one will be done with."""
-        parts: list[Content] = [Content.styled("preflexor", "bold $text-accent"), plain(model, "bold")]
-        if store:
+        is_wide = self.app.size.width >= WIDE
+        parts: list[Content] = [Content.styled("preflexor", "bold $text-accent")] if is_wide else []
+        parts.append(plain(model, "bold"))
+        if store and is_wide:
             parts.append(plain(store, "$text-muted"))
         if run.rounds_planned:
             done = len(run.rounds)
             parts.append(plain(f"round {done}/{max(run.rounds_planned, done)}"))
-            parts.append(
-                _gauge(run.written_tok, run.budget_tok, count(run.written_tok), f"{count(run.budget_tok)} tok")
-            )
-            parts.append(_gauge(elapsed_s, run.budget_s, duration(elapsed_s), duration(run.budget_s)))
+            cells = BAR_CELLS if is_wide else BAR_CELLS // 2
+            tok, tok_most = count(run.written_tok), f"{count(run.budget_tok)} tok"
+            parts.append(_gauge(run.written_tok / max(1, run.budget_tok), tok, tok_most, cells=cells))
+            time, time_most = duration(elapsed_s), duration(run.budget_s)
+            parts.append(_gauge(elapsed_s / max(1.0, run.budget_s), time, time_most, cells=cells))
         content = Content("  ").join(parts)
         if content != self.content:
             self.update(content)
 
 
-def _gauge(used: float, whole: float, used_text: str, whole_text: str) -> Content:
+def _gauge(share: float, used: str, whole: str, *, cells: int) -> Content:
     """A bar with its numbers; nearly spent is said by colour and by a sign."""
-    share = min(1.0, used / whole) if whole else 0.0
-    cells = round(share * BAR_CELLS)
+    full = round(min(1.0, share) * cells)
     style, sign = ("$text-error", "!") if share > 0.9 else ("$text-success", "")
-    bar = Content.assemble(("━" * cells, style), ("━" * (BAR_CELLS - cells), "$surface-lighten-2"))
-    return Content.assemble(bar, f" {used_text}", (f"/{whole_text}{sign}", "$text-muted"))
+    bar = Content.assemble(("━" * full, style), ("━" * (cells - full), "$surface-lighten-2"))
+    return Content.assemble(bar, f" {used}", (f"/{whole}{sign}", "$text-muted"))

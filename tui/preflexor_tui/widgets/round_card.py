@@ -39,7 +39,7 @@ class RoundCard(Vertical, can_focus=True):
     """A round. Folded, only its line is mounted: what is not seen costs nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "fold", "Unfold", id="card.fold", tooltip="Unfold or fold the round"),
+        Binding("enter", "fold", "Open", id="card.fold", tooltip="Unfold or fold the round"),
         Binding("t", "section('thinking')", "Thinking", id="card.thinking", show=False),
         Binding("c", "section('critique')", "Critique", id="card.critique", show=False),
         Binding("d", "view('diff')", "Diff", id="card.diff", tooltip="What the round changed, word by word"),
@@ -50,11 +50,11 @@ class RoundCard(Vertical, can_focus=True):
         ),
         Binding("x", "act('refuse')", "Reject", id="card.reject", tooltip="Keep the answer before this round"),
         Binding("b", "act('branch')", "Branch", id="card.branch", tooltip="Go on from this round in a new branch"),
-        Binding("e", "act('edit')", "Edit", id="card.edit", tooltip="Ask the question in other words, as a new branch"),
+        Binding("e", "act('edit')", "Edit", id="card.edit", show=False),
         Binding("r", "act('retry')", "Retry", id="card.retry", show=False),
         Binding("y", "act('copy')", "Copy", id="card.copy", show=False),
-        Binding("j,down", "app.focus_next", "Next", id="card.next", show=False),
-        Binding("k,up", "app.focus_previous", "Previous", id="card.previous", show=False),
+        Binding("j,down", "go(1)", "Next", id="card.next", show=False),
+        Binding("k,up", "go(-1)", "Previous", id="card.previous", show=False),
     ]
 
     class Asked(Message):
@@ -69,6 +69,9 @@ class RoundCard(Vertical, can_focus=True):
         def control(self) -> "RoundCard":
             """The card."""
             return self.card
+
+    class Looked(Message):
+        """The user looks at a round: new text shall not scroll it away."""
 
     def __init__(self, round: Round, run: Run) -> None:
         super().__init__(classes="round-card")
@@ -103,11 +106,16 @@ class RoundCard(Vertical, can_focus=True):
         if self._open:
             await self._draw_body()
 
+    def on_focus(self) -> None:
+        """Somebody looks."""
+        self.post_message(self.Looked())
+
     async def action_fold(self) -> None:
         """Unfold or fold."""
         self._by_hand = True
         await self._unfold(not self._open)
         await self.draw()
+        self.call_after_refresh(self.scroll_visible, top=True, animate=False)
 
     async def action_view(self, view: View) -> None:
         """Show another side of the round; asked for twice, the answer again."""
@@ -118,6 +126,7 @@ class RoundCard(Vertical, can_focus=True):
         self._view = "answer" if view == self._view else view
         await self._unfold(True)
         await self.draw()
+        self.call_after_refresh(self.scroll_visible, top=True, animate=False)
 
     async def action_section(self, name: str) -> None:
         """Open or close a text of the round."""
@@ -129,6 +138,15 @@ class RoundCard(Vertical, can_focus=True):
         section = self.query_one(f".section.-{name}", Section)
         section.by_hand = True
         section.is_open = not (was_open and section.is_open)
+
+    def action_go(self, rounds: int) -> None:
+        """Put the focus on another card; after the last one, on what comes after."""
+        cards = list(self.screen.query(RoundCard))
+        at = cards.index(self) + rounds
+        if at == len(cards):
+            self.screen.query_one("#composer").focus()
+        elif at >= 0:
+            cards[at].focus()
 
     def action_act(self, act: Act) -> None:
         """Ask for something that is not the card's to do."""
@@ -229,7 +247,7 @@ def _decision(round: Round) -> tuple[str, str]:
     if round.accepted:
         return (f"● taken{hand}", "$text-success")
     if round.accepted is False:
-        stopped = "stopped" if round.stopped else "kept the answer before"
+        stopped = "stopped" if round.stopped else "not taken"
         return (f"○ refused{hand}" if hand else f"○ {stopped}", "$text-warning")
     step = next((s for s in reversed(round.steps) if s.status == "running"), None)
     return (f"◌ {step.role} {VERBS[step.stage]} …" if step else "◌ …", "$text-primary")

@@ -65,7 +65,7 @@ class Section(Vertical):
 
     def _draw(self) -> None:
         self.display = bool(self._text.strip())
-        if not self.is_mounted or not self.display:
+        if not self.children or not self.display:
             return
         words = len(self._text.split())
         mark = "▾" if self._open else "▸"
