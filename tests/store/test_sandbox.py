@@ -1,6 +1,7 @@
 """Parsers that hang, crash, eat memory or are not there at all."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_a_parser_that_hangs_is_stopped(sandbox: Sandbox) -> None:
     form = sandbox.describe(entry("Hasty"))
     with pytest.raises(DocumentError, match=r"took longer than 0.3 s to parse as shout"):
         sandbox.parse(form, b"HANG", "a.shout")
+
+
+def test_a_pdf_that_crashes_one_library_is_read_with_the_other(sandbox: Sandbox) -> None:
+    crashing = replace(formats.built_in()["pdf"], target="tests.store.plugged:crash")
+    assert sandbox.parse(crashing, files.pdf([["Nacre is tough."]]), "a.pdf").text == "Nacre is tough."
+    with pytest.raises(DocumentError, match="is no PDF, or a broken one"):
+        sandbox.parse(crashing, b"%PDF-", "b.pdf")
 
 
 def test_what_a_parser_prints_is_no_reply(sandbox: Sandbox) -> None:

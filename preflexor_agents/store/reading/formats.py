@@ -35,6 +35,8 @@ class Format:
     """Another one makes every document of this format new."""
     target: str
     """`module:attribute`: a function of bytes and a file's name that returns a `Parsed`, or an object with one."""
+    fallback: str = ""
+    """Another target, for files that crash the first."""
     is_isolated: bool = True
     """Whether it is parsed in a process of its own, with limits."""
     timeout_s: float = TIMEOUT_S
@@ -57,6 +59,7 @@ def _format(
         suffixes=frozenset(suffixes),
         version=f"{version}{libraries}",
         target=f"{_PACKAGES}.{module}:{function}",
+        fallback=f"{_PACKAGES}.pdf:parse_with_pypdf" if name == "pdf" else "",
         is_isolated=name not in ("markdown", "text", "code"),
     )
 

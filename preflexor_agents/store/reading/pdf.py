@@ -46,11 +46,18 @@ def parse(data: bytes, name: str) -> Parsed:
     """A PDF file."""
     raw = _by_pdfium(data)
     if raw is None or not _says_something(raw.pages):
-        other = _by_pypdf(data)
-        if other is not None and _says_something(other.pages):
-            raw = other
-        elif raw is None:
-            raise DocumentError("is no PDF, or a broken one; open it in a viewer and print it to a new PDF")
+        raw = _by_pypdf(data) or raw
+    return _parsed(raw)
+
+
+def parse_with_pypdf(data: bytes, name: str) -> Parsed:
+    """A PDF file that crashes PDFium."""
+    return _parsed(_by_pypdf(data))
+
+
+def _parsed(raw: _Raw | None) -> Parsed:
+    if raw is None:
+        raise DocumentError("is no PDF, or a broken one; open it in a viewer and print it to a new PDF")
     if not _says_something(raw.pages):
         raise DocumentError(_NO_TEXT)
     written = joined(raw.pages, raw.outline)

@@ -74,7 +74,12 @@ class Sandbox:
             "memory_bytes": form.memory_bytes,
         }
         try:
-            return from_json(self._asked_again(request, data))
+            try:
+                return from_json(self._asked_again(request, data))
+            except _Gone:
+                if not form.fallback:
+                    raise
+                return from_json(self._asked({**request, "target": form.fallback}, data))
         except TimeoutError:
             raise DocumentError(
                 f"took longer than {form.timeout_s:g} s to parse as {form.name}; split it, or convert it to text"

@@ -79,7 +79,7 @@ def _described(request: dict[str, Any]) -> bytes:
 
 
 def _limit(timeout_s: float, memory_bytes: int) -> None:
-    """Bound this process: its memory, and its time too, should nobody be left to stop it."""
+    """Bound this process: memory, files, and its time too, should nobody be left to stop it; a crash leaves no core."""
     try:
         import resource
     except ImportError:
@@ -88,6 +88,8 @@ def _limit(timeout_s: float, memory_bytes: int) -> None:
     limits = (
         (resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + timeout_s) + 2),
         (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
     )
     for kind, soft in limits:
         hard = resource.getrlimit(kind)[1]
