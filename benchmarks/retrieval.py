@@ -61,8 +61,9 @@ def bundled(embedder: str) -> list[str]:
             store.ingest([notes])
         right = {k: {"single": 0, "comparison": 0} for k in SHOWN}
         for question in asked:
+            texts = [passage.text for passage in store.search(question.text, k=max(SHOWN))]
             for k in SHOWN:
-                right[k][question.kind] += _holds(store, question, k)
+                right[k][question.kind] += _holds(texts[:k], question)
     of = {kind: sum(q.kind == kind for q in asked) for kind in ("single", "comparison")}
     lines = []
     for k in SHOWN:
@@ -73,9 +74,8 @@ def bundled(embedder: str) -> list[str]:
     return lines
 
 
-def _holds(store: Store, question: Question, k: int) -> bool:
+def _holds(texts: Sequence[str], question: Question) -> bool:
     wanted = question.numbers or (question.value,)
-    texts = [passage.text for passage in store.search(question.text, k=k)]
     return all(any(states(text, value) for text in texts) for value in wanted)
 
 

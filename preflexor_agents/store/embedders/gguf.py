@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _CONTEXT_TOK = 2048
 _DIGEST_BYTES = 1 << 20
+_THREADS = max((os.cpu_count() or 2) // 2, 1)
+"""One for each real core: llama.cpp's threads wait for one another by spinning."""
 
 
 class GgufEmbedder:
@@ -97,6 +100,7 @@ def _load_gguf(path: Path) -> "Llama":
             n_ctx=context_tok,
             n_batch=context_tok,
             n_ubatch=context_tok,
+            n_threads_batch=_THREADS,
             embedding=True,
             pooling_type=pooling,
             verbose=False,
