@@ -186,7 +186,7 @@ def _show(report: "Report", job: "Job") -> None:
             f"{f.top1:.1%}",
             f"{f.perplexity:.2f} ({f.base_perplexity:.2f})",
         )
-        table.add_row(m.type_name, gigabytes(m.size_bytes), *numbers, thinking, m.file or m.verdict)
+        table.add_row(m.type_name, gigabytes(m.size_bytes), *numbers, thinking, m.file or "not kept")
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     click.echo("in brackets: F16")
     click.echo(f"files and report: {folder_of(job)}")

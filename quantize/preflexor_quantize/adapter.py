@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from preflexor_agents.errors import ModelError, PreflexorError
-from preflexor_quantize.convert import run_script
+from preflexor_quantize.convert import last_error, run_script
 from preflexor_quantize.files import Watch, ignore, replacing
 from preflexor_quantize.folder import read_folder, read_header
 
@@ -49,29 +49,31 @@ def peft_folder(adapter: Path) -> Iterator[Path]:
 def merge(base: Path, adapter: Path, out: Path) -> None:
     """Write the base with the adapter's changes worked in, as a folder of its own; tokenizer of the adapter, if any.
 
-    Needs memory for the base's weights.
+    Needs memory for the base's weights; in float32 where it is there, since 16 bits would swallow small changes.
 
     Raises:
         ModelError: one of them cannot be used, or they do not fit.
     """
-    import peft
     import torch
 
-    from preflexor_quantize.hf_model import load_model
+    from preflexor_quantize.hf_model import load_model, merged, precision
 
-    read_folder(base)
+    about = read_folder(base)
     with peft_folder(adapter) as folder:
-        model = load_model(base, dtype="auto")
+        model = load_model(base, dtype=precision(about.parameters))
         rows = _embedding_rows(folder)
         if rows and rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=False)
         try:
             with torch.no_grad():
-                merged = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload(safe_merge=True)
+                whole = merged(model, folder)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as e:
             words = " ".join(str(e).split())[:200]
             raise ModelError(f"{adapter} does not fit {base}: {words}; give the base that it was trained on") from None
-        merged.save_pretrained(out)
+        ends = whole.get_input_embeddings(), whole.get_output_embeddings()
+        if None not in ends and not torch.equal(ends[0].weight, ends[1].weight):
+            whole.config.tie_word_embeddings = False  # PEFT trained a copy of one of two that were the same
+        whole.save_pretrained(out)
     for name in _TOKENIZER:
         source = next((f / name for f in (adapter, base) if (f / name).is_file() and _whole(f)), None)
         source = source or (base / name if (base / name).is_file() else None)
@@ -96,8 +98,7 @@ def adapter_to_gguf(
             arguments = ["--base", str(base.absolute()), "--outfile", str(fresh), "--outtype", "f32", str(plain)]
             said = run_script("convert_lora_to_gguf.py", arguments, fresh, size, converter=converter, watch=watch)
             if said is not None:
-                last = said.strip().splitlines()[-1][:300]
-                raise PreflexorError(f"the converter failed on the adapter {adapter}: {last}")
+                raise PreflexorError(f"the converter failed on the adapter {adapter}: {last_error(said)}")
 
 
 def _plain(folder: Path, work: Path) -> Path:

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import peft
 import torch
 
 from preflexor_agents.errors import PreflexorError
 from preflexor_quantize.adapter import peft_folder
 from preflexor_quantize.engine import Engine
-from preflexor_quantize.hf_model import load_model
+from preflexor_quantize.hf_model import load_model, merged
 from preflexor_quantize.verify import QUESTIONS
 
 TOLERANCE = 0.02
@@ -29,8 +28,8 @@ def logit_difference(base_folder: Path, adapter: Path, base: Path, adapter_file:
         ours = [engine.logits(ids) for ids in prompts]
     plain = load_model(base_folder, dtype=torch.float32)
     with peft_folder(adapter) as folder, torch.no_grad():
-        merged = peft.PeftModel.from_pretrained(plain, str(folder)).merge_and_unload().eval()
-        theirs = [merged(input_ids=torch.tensor([ids])).logits[0].float().numpy() for ids in prompts]
+        whole = merged(plain, folder)
+        theirs = [whole(input_ids=torch.tensor([ids])).logits[0].float().numpy() for ids in prompts]
     spread = float(np.concatenate(theirs).std())
     worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)) / spread
     if not worst <= TOLERANCE:

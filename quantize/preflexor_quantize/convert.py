@@ -17,6 +17,8 @@ from preflexor_quantize.folder import ModelFolder, read_folder
 Dtype = Literal["f32", "f16", "bf16", "q8_0"]
 BYTES_PER_WEIGHT = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 _POLL_S = 0.2
+_ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception)|ERROR)\b.*:")
+_FULL = re.compile(r"No space left|File too large|quota exceeded|\d+ requested and \d+ written")
 _UNKNOWN = re.compile(r"Model (\S+) is not supported")
 
 
@@ -66,6 +68,8 @@ def run_converter(
     said = run_script("convert_hf_to_gguf.py", arguments, out, total, converter=converter, watch=watch)
     if said is None:
         return
+    if _FULL.search(said):
+        raise PreflexorError(f"{out.parent} is full; free some of the disk, or give another folder")
     if "pre-tokenizer was not recognized" in said:
         raise ModelError(
             f"{folder.path}: llama.cpp has no name for how this tokenizer splits text; "
@@ -73,7 +77,7 @@ def run_converter(
         )
     if found := _UNKNOWN.search(said):
         raise ModelError(f"{folder.path} is a {found[1]}, which llama.cpp's converter does not know")
-    raise PreflexorError(f"the converter failed on {folder.path}: {_last(said)}")
+    raise PreflexorError(f"the converter failed on {folder.path}: {last_error(said)}")
 
 
 def run_script(
@@ -103,7 +107,8 @@ def run_script(
         return said.read().decode("utf-8", errors="replace") or f"it ended with code {process.returncode}"
 
 
-def _last(said: str) -> str:
-    """The last line that is not a progress bar."""
+def last_error(said: str) -> str:
+    """The line that names the error, else the last one; progress bars may follow either."""
     lines = [line.strip() for line in re.split(r"[\r\n]", said) if line.strip()]
-    return lines[-1][:300] if lines else "it gave no reason"
+    named = [line for line in lines if _ERROR.match(line)]
+    return [*lines, *named][-1][:300] if lines else "it gave no reason"

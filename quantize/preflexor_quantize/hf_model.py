@@ -1,5 +1,7 @@
 """Loads a folder's model with Transformers: from this disk alone, as safetensors, without code from the folder."""
 
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,20 @@ def load_model(folder: Path, *, dtype: Any) -> Any:
         if shows:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     return model.train(mode=False)
+
+
+def precision(parameters: int) -> Any:
+    """Float32 where the memory is there for it, else the folder's own."""
+    import torch
+
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return torch.float32 if not free or 5 * parameters < free else "auto"
+
+
+def merged(model: Any, adapter: Path) -> Any:
+    """The model with a PEFT adapter worked in. Raises what PEFT raises where they do not fit."""
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks Transformers by an older name
+        return peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)

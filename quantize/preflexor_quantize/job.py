@@ -158,7 +158,7 @@ class _Bench:
         if budget is not None and fidelity.mean_kl > budget.max_kl:
             verdict = f"mean KL {fidelity.mean_kl:.2e} is over {budget.max_kl:g}"
         replies = thinking.sample(fresh, watch=self.watch) if verdict == "ok" and self.report.thinking_before else None
-        thinking.check_kept(self.report.thinking_before, replies, name=name)
+        verdict = thinking.lost(self.report.thinking_before, replies) or verdict
         return Made(
             type_name=planned.type_name,
             file=name if verdict == "ok" else "",
@@ -227,7 +227,7 @@ def _convert(job: Job, base: Path, watch: Watch) -> Agreement:
     if job.adapter is None or not job.merge:
         return convert(job.source, base, converter=job.converter, watch=watch)
     merged = base.with_name("merged")
-    check_room(base.parent, read_folder(job.source).weights_bytes)
+    check_room(base.parent, 4 * read_folder(job.source).parameters)
     adapter.merge(job.source, job.adapter, merged)
     agreement = convert(merged, base, converter=job.converter, watch=watch)
     shutil.rmtree(merged)

@@ -32,4 +32,4 @@ def scored_text() -> str:
 
 def _notes(part: int) -> str:
     files = sorted(_LIBRARY.glob("*.md"))[part::2]
-    return "\n\n".join(file.read_text(encoding="utf-8") for file in files)
+    return "\n\n".join(file.read_text(encoding="utf-8").partition("## Sources")[0] for file in files)

@@ -7,7 +7,7 @@ from pathlib import Path
 from preflexor_agents.backends.base import Completion, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend
 from preflexor_agents.config import Sampling
-from preflexor_agents.errors import ModelError, PreflexorError
+from preflexor_agents.errors import ModelError
 from preflexor_agents.events import Passage
 from preflexor_agents.prompts import Grounds, draft, hinted
 from preflexor_quantize.engine import threads
@@ -54,17 +54,11 @@ def sample(file: Path, *, watch: Watch = ignore) -> Thinking | None:
     )
 
 
-def check_kept(before: Thinking | None, after: Thinking | None, *, name: str) -> None:
-    """See that a file did not lose the thinking of what it was made from.
-
-    Raises:
-        PreflexorError: fewer than half as many replies are well-formed.
-    """
-    if before is not None and after is not None and 2 * after.well_formed < before.well_formed:
-        raise PreflexorError(
-            f"{name} lost the thinking: {after.well_formed} of {after.asked} replies are well-formed, "
-            f"{before.well_formed} were before; choose a larger type"
-        )
+def lost(before: Thinking | None, after: Thinking | None) -> str:
+    """In words, that fewer than half as many replies are well-formed as before; empty if they are not fewer."""
+    if before is None or after is None or 2 * after.well_formed >= before.well_formed:
+        return ""
+    return f"lost the thinking: {after.well_formed} of {after.asked} replies are well-formed, {before.well_formed} were"
 
 
 async def _replies(file: Path, watch: Watch) -> list[Completion]:

@@ -1,6 +1,5 @@
 """Proof that a GGUF behaves like the folder it came from: vocabulary, tags, text, prompts, continuations."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from preflexor_agents.prompts import Message
 from preflexor_quantize.agreement import Agreement
 from preflexor_quantize.engine import Engine
 from preflexor_quantize.folder import read_folder
-from preflexor_quantize.hf_model import load_model
+from preflexor_quantize.hf_model import load_model, precision
 from preflexor_quantize.tags import stays_visible
 
 TEXT = """Nacre is 95 % aragonite by volume; its toughness, 4.5 MPa m^0.5, is far above that of the mineral.
@@ -72,7 +71,8 @@ def verify(hf_folder: Path, file: Path, *, exact: bool) -> Agreement:
         prompts = _check_prompts(tokenizer, engine, file)
         starts = prompts or _plain_prompts(engine)
         replies = [engine.greedy(ids, _count(engine, ids)) for ids in starts]
-    model, reference = _load(hf_folder, folder.parameters)
+    model = load_model(hf_folder, dtype=precision(folder.parameters))
+    reference = str(model.dtype).removeprefix("torch.")
     partings = [p for ids, reply in zip(starts, replies, strict=True) for p in _partings(model, ids, reply)]
     tie = TIE if reference == "float32" else TIE_16_BIT
     wrong = [p for p in partings if p.gap > tie]
@@ -180,14 +180,6 @@ def _plain_prompts(engine: Engine) -> list[list[int]]:
 
 def _count(engine: Engine, prompt: Sequence[int]) -> int:
     return max(1, min(GREEDY_TOK, engine.context_tok - len(prompt)))
-
-
-def _load(hf_folder: Path, parameters: int) -> tuple[Any, str]:
-    """The folder's model: in float32 where the memory is there, else in its own precision."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    dtype = torch.float32 if not free or 5 * parameters < free else "auto"
-    model = load_model(hf_folder, dtype=dtype)
-    return model, str(model.dtype).removeprefix("torch.")
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -227,3 +228,69 @@ def large_random(out: Path) -> Path:
 def added_tokens(folder: Path) -> dict[str, int]:
     found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     return {token["content"]: token["id"] for token in found}
+
+
+def nano(out: Path) -> Path:
+    """The folder that the bundled model was converted from, rebuilt from its file."""
+    from preflexor_agents.backends.llamacpp import nano_path
+
+    reader = gguf.GGUFReader(nano_path())
+    about = {name: field.contents() for name, field in reader.fields.items()}
+    tokens, kinds = about["tokenizer.ggml.tokens"], about["tokenizer.ggml.token_type"]
+    assert about["tokenizer.ggml.pre"] == "qwen2"
+    marked = [n for n, kind in enumerate(kinds) if kind == gguf.TokenType.CONTROL]
+    visible = [n for n, kind in enumerate(kinds) if kind == gguf.TokenType.USER_DEFINED]
+    vocabulary = {text: n for n, text in enumerate(tokens) if n not in visible}
+    bpe = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in about["tokenizer.ggml.merges"]]))
+    split = byte_level(split_named("qwen2"))
+    bpe.pre_tokenizer, bpe.decoder = split.pre_tokenizer, split.decoder
+    bpe.add_special_tokens([tokens[n] for n in marked])
+    bpe.add_tokens([AddedToken(tokens[n], special=False, normalized=False) for n in visible])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=tokens[about["tokenizer.ggml.bos_token_id"]],
+        eos_token=tokens[about["tokenizer.ggml.eos_token_id"]],
+        pad_token=tokens[about["tokenizer.ggml.padding_token_id"]],
+        clean_up_tokenization_spaces=False,
+        chat_template=about["tokenizer.chat_template"],
+    )
+    heads = about["llama.attention.head_count"]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=about["llama.embedding_length"],
+        intermediate_size=about["llama.feed_forward_length"],
+        num_hidden_layers=about["llama.block_count"],
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=about["llama.context_length"],
+        rms_norm_eps=float(np.float32(about["llama.attention.layer_norm_rms_epsilon"])),
+        rope_parameters={"rope_type": "default", "rope_theta": about["llama.rope.freq_base"]},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    names = {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    state = {}
+    for tensor in reader.tensors:
+        weight = torch.from_numpy(np.array(tensor.data)).float()
+        kind, _, layer = tensor.name.removesuffix(".weight").rpartition(".")[::-1]
+        if kind in ("attn_q", "attn_k"):
+            weight = weight.view(heads, -1, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+        place = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}.get(kind)
+        state[f"{place or f'model.layers.{layer[4:]}.{names[kind]}'}.weight"] = weight
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(state, strict=False)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out
