@@ -183,6 +183,23 @@ def test_articles_have_sections_captions_and_tables_but_no_references() -> None:
 
 
 @pytest.mark.parametrize(
+    ("formula", "words"),
+    [
+        ("<msub><mi>I</mi><mi>ss</mi></msub><mo>=</mo><mi>p</mi><mo>(</mo><mi>s</mi><mo>)</mo>", "I_ss = p(s)"),
+        ("<mn>10</mn><mo>\u00d7</mo><msup><mn>10</mn><mrow><mo>\u2212</mo><mn>9</mn></mrow></msup>", "10 \u00d7 10^-9"),
+        ("<mfrac><mn>1</mn><mrow><mi>r</mi><mo>!</mo></mrow></mfrac>", "1/(r!)"),
+        ("<mover><mi>k</mi><mo>^</mo></mover>", "k"),
+        ("<semantics><msqrt><mn>2</mn></msqrt><annotation>tex</annotation></semantics>", "sqrt(2)"),
+        ("<mi>x</mi>" + "<mrow>" * 300 + "<mi>y</mi>" + "</mrow>" * 300, "x"),
+    ],
+)
+def test_formulas_are_lines(formula: str, words: str) -> None:
+    math = f'<mml:math xmlns:mml="http://www.w3.org/1998/Math/MathML">{formula}</mml:math>'
+    article = files.JATS.replace("Shells do&nbsp;not break.", f"Here {math} holds.")
+    assert f"Here {words} holds." in jats.parse(article.encode(), "a.xml").text
+
+
+@pytest.mark.parametrize(
     ("data", "said"),
     [
         (files.JATS.replace('"journalpublishing3.dtd">', '"x" [<!ENTITY a "b">]>'), "defines XML entities"),

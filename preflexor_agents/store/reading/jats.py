@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from preflexor_agents.errors import DocumentError
-from preflexor_agents.store.reading import xml
+from preflexor_agents.store.reading import mathml, xml
 from preflexor_agents.store.reading.blocks import Blocks, raised
 from preflexor_agents.store.reading.parsed import Parsed, date, names, one_line
 
@@ -161,6 +161,9 @@ def _words(element: Element | None, *, without: frozenset[str] = _LEFT_OUT) -> s
         else:
             pending.append(item.tail or "")
             if not isinstance(item.tag, str) or item.tag in without or item.tag in _LEFT_OUT:
+                continue
+            if item.tag == "math":
+                out.append(mathml.text(item))
                 continue
             if item.tag == "sup" and item.find("xref") is None:
                 pending.append(len(out))
