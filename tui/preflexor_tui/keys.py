@@ -69,7 +69,8 @@ def _check(id_: str, key: str) -> None:
 
 
 def _is_character(name: str) -> bool:
-    return (len(name) == 1 and name.isprintable() and name != " ") or key_to_character(name) is not None
+    character = name if len(name) == 1 else key_to_character(name)
+    return character is not None and character.isprintable() and name != " "
 
 
 def _refuse_clashes(wanted: Mapping[str, str], known: Mapping[str, Bound]) -> None:

@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 from preflexor_agents.errors import PreflexorError
 from preflexor_tui.preference_rows import Row, RowFile, open_rows
 from preflexor_tui.run_folder import shown
-from preflexor_tui.screens.page import Page
+from preflexor_tui.screens.page import Page, tilde
 from preflexor_tui.state.words import Piece, change, word_diff
 from preflexor_tui.widgets.diff_view import STYLES
 from preflexor_tui.widgets.text import plain, plural
@@ -80,7 +80,7 @@ class ForgeScreen(Page):
             return
         self.query_one("#forge-file").display = False
         self._rows, self._at = rows, 0
-        self.describe(f"{path}: {plural(len(rows), 'row')}")
+        self.describe(f"{tilde(path)}: {plural(len(rows), 'row')}")
         self.query_one("#forge-chosen").focus()
         await self._show()
 

@@ -19,7 +19,7 @@ from preflexor_agents.events import Passage
 from preflexor_agents.store import IngestProgress, IngestReport, Store
 from preflexor_agents.store.browsing import StoredDocument, chunks, documents
 from preflexor_tui.screens.library_text import chunk_text, passage_text, short, size
-from preflexor_tui.screens.page import Page
+from preflexor_tui.screens.page import Page, tilde
 from preflexor_tui.widgets.text import plain, plural
 
 RESULTS = 20
@@ -60,6 +60,7 @@ class LibraryScreen(Page):
         self._progress: IngestProgress | None = None
         self._stopping = False
         self._adding = False
+        self._lists_failures = False
         self._began_s = 0.0
 
     def parts(self) -> ComposeResult:
@@ -115,7 +116,7 @@ class LibraryScreen(Page):
     async def list_documents(self, containing: str = "") -> None:
         """Show the documents with these words in their names."""
         if not self._path.exists():
-            self.describe(f"{self._path}: no documents yet")
+            self.describe(f"{tilde(self._path)}: no documents yet")
             self.tell("Nothing in the store yet. Press i and name a folder with papers or notes.")
             return
         try:
@@ -129,12 +130,14 @@ class LibraryScreen(Page):
         for key, d in self._documents.items():
             pages = str(d.pages) if d.pages else "-"
             table.add_row(short(d.title), str(d.chunks), pages, size(d.size_bytes), key=key)
-        self.describe(f"{self._path}: {plural(len(found), 'document')}, {sum(d.chunks for d in found)} chunks")
+        self.describe(f"{tilde(self._path)}: {plural(len(found), 'document')}, {sum(d.chunks for d in found)} chunks")
 
     @on(DataTable.RowHighlighted)
     def _choose(self, event: DataTable.RowHighlighted) -> None:
         document = self._documents.get(str(event.row_key.value))
-        if document is not None:
+        if self._lists_failures:
+            self._lists_failures = False  # the list was drawn anew under the cursor; nobody chose anything
+        elif document is not None:
             self.show_document(document)
 
     @work(exclusive=True, group="right")
@@ -146,7 +149,9 @@ class LibraryScreen(Page):
             self.tell(str(e), "bad")
             return
         more = f", the first {MOST_SHOWN}" if document.chunks > len(found) else ""
-        self._fill(f"{document.source}\n{plural(document.chunks, 'chunk')}{more}", [chunk_text(c) for c in found])
+        self._fill(
+            f"{tilde(Path(document.source))}\n{plural(document.chunks, 'chunk')}{more}", [chunk_text(c) for c in found]
+        )
         self._sources = [document.source] * len(found)
 
     @on(Input.Changed, "#library-query")
@@ -258,6 +263,7 @@ class LibraryScreen(Page):
                 lines = [*report.failed, *report.notes]
                 self._fill(plural(len(report.failed), "failed document"), [plain(line) for line in lines])
                 self._sources = []
+                self._lists_failures = True
         finally:
             self._adding = False
             if self.is_attached:

@@ -1,5 +1,6 @@
 """What the screens beside the chat share: a title, a line that says what happened, a footer with the keys."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -14,6 +15,12 @@ from preflexor_tui.widgets.text import plain
 Mood = Literal["", "good", "bad", "busy"]
 _STYLES: dict[Mood, str] = {"": "dim", "good": "$text-success", "bad": "$text-error", "busy": "$text-accent"}
 _SIGNS: dict[Mood, str] = {"": "", "good": "✓ ", "bad": "✗ ", "busy": "… "}
+
+
+def tilde(path: Path) -> str:
+    """A path as people write it, with `~` for the home folder."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and path != home else str(path)
 
 
 class Page(Screen[None]):

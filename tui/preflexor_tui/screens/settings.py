@@ -17,7 +17,7 @@ from preflexor_agents.settings import Given, Settings, checked, given
 from preflexor_agents.settings_file import Value, save
 from preflexor_tui import themes
 from preflexor_tui.keys import Bound, keymap
-from preflexor_tui.screens.page import Page
+from preflexor_tui.screens.page import Page, tilde
 from preflexor_tui.widgets.text import plain
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "keys")
@@ -80,7 +80,7 @@ class SettingsScreen(Page):
 
     def action_reload(self) -> None:
         """Show what holds at present; what was typed and not saved is dropped."""
-        self.describe(str(self._file))
+        self.describe(tilde(self._file))
         try:
             self._given = self._read()
             keys = self._given.get("keys")
@@ -132,9 +132,9 @@ class SettingsScreen(Page):
         held = self._given.get(name)
         default = Settings.model_fields[name].get_default(call_default_factory=True)
         if held is None:
-            return (
-                f"default: {default}" if default is not None else f"default: {DEFAULTS.get(name, 'as the preset says')}"
-            )
+            if default is None:
+                return f"default: {DEFAULTS.get(name, 'as the preset says')}"
+            return f"default: {tilde(default) if isinstance(default, Path) else default}"
         if not held.place.endswith(str(self._file)):
             return f"{held.place} is set and counts, whatever the file says"
         return "set in this file"

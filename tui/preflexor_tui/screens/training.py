@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 from preflexor_agents.errors import PreflexorError
 from preflexor_tui.extras import missing_extra
 from preflexor_tui.run_folder import METRICS, RunFolder, Sample, described, find_runs
-from preflexor_tui.screens.page import Page
+from preflexor_tui.screens.page import Page, tilde
 from preflexor_tui.screens.training_plot import Plot
 from preflexor_tui.widgets.text import duration, plain, plural
 
@@ -82,7 +82,7 @@ class TrainingScreen(Page):
     async def look(self, folder: Path) -> None:
         """List the runs in a folder."""
         self._runs = await asyncio.to_thread(find_runs, folder)
-        self.describe(f"{folder}: {plural(len(self._runs), 'run')}")
+        self.describe(f"{tilde(folder)}: {plural(len(self._runs), 'run')}")
         listed = self.query_one("#training-runs", OptionList)
         listed.clear_options()
         listed.add_options([Option(plain(run.name)) for run in self._runs])
@@ -92,7 +92,9 @@ class TrainingScreen(Page):
             return
         self._run = None
         remedy = missing_extra("train")
-        self.tell(f"No runs in {folder}. f opens another folder." + (f" To train here: {remedy}" if remedy else ""))
+        self.tell(
+            f"No runs in {tilde(folder)}. f opens another folder." + (f" To train here: {remedy}" if remedy else "")
+        )
 
     @on(OptionList.OptionHighlighted, "#training-runs")
     async def _choose(self, event: OptionList.OptionHighlighted) -> None:
