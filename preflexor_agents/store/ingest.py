@@ -98,10 +98,13 @@ def put(
         embedded: Called after each batch with the numbers of chunks embedded and to be embedded.
     """
     rows: dict[int, Vectors] = {}
+    made_by = ""
     while True:
         with target.using():
             planned = writing.plan(target.db, document, collection=collection)
         embedder = target.embedder()
+        if embedder.name != made_by:
+            rows, made_by = {}, embedder.name
         if planned.outcome in ("added", "changed"):
             wanted = [ord for ord in planned.new(document) if ord not in rows]
             for start in range(0, len(wanted), _BATCH):

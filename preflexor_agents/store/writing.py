@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from sqlite_utils import Database
 
-from preflexor_agents.errors import StoreFileError
 from preflexor_agents.store import vectors
 from preflexor_agents.store.documents import Document, sha256_on_disk
 from preflexor_agents.store.embedders import Embedder, Vectors
 from preflexor_agents.store.records import Outcome
 
 DEFAULT_COLLECTION = "default"
+_VECTORS_AT_ONCE = 1000
+"""Copied for writing; bounds the memory that a long document takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +79,8 @@ def write(
         collection: Where it belongs. Default: where it is, `default` for a new document.
 
     Returns:
-        None, with nothing written, if another process changed the document meanwhile so that vectors are missing.
-
-    Raises:
-        StoreFileError: another process gave the store another embedder in the meantime.
+        None, with nothing written, if another process changed the document or the store's embedder meanwhile, so that
+        vectors are missing.
     """
     planned = plan(db, document, collection=collection)
     if planned.outcome in ("unchanged", "duplicate"):
@@ -93,14 +92,15 @@ def write(
     if space is None:
         space = vectors.add_space(db, embedder, len(next(iter(rows.values()))))
     if space.name != embedder.name:
-        raise StoreFileError(f"store has vectors of {space.name}, not of {embedder.name}; open it again")
+        return None
     space = vectors.prepare_index(db, space, has_vec=has_vec)
     document_id = _put_document(db, document, planned.document_id, collection)
     ids = _put_chunks(db, document, document_id, planned, space)
-    if new:
-        matrix = np.stack([rows[ord] for ord in new])
+    for start in range(0, len(new), _VECTORS_AT_ONCE):
+        some = slice(start, start + _VECTORS_AT_ONCE)
+        matrix = np.stack([rows[ord] for ord in new[some]])
         vectors.check_dim(space, matrix)
-        vectors.add(db, space, ids, matrix)
+        vectors.add(db, space, ids[some], matrix)
     _put_pages(db, document, document_id)
     return planned
 

@@ -112,6 +112,23 @@ def test_an_open_store_follows_the_switch_of_another(many: Store) -> None:
         ]
 
 
+def test_a_document_in_the_works_at_the_switch_is_embedded_again(
+    many: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Switching(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            if many.stats().embedder == "hash/1":
+                many.reindex(Turned())
+            return super().embed(texts)
+
+    (tmp_path / "new.md").write_text("# Limpet\n\nTeeth of goethite.\n", encoding="utf-8")
+    monkeypatch.setattr("preflexor_agents.store.store.open_embedder", lambda spec: Turned())
+    with Store.open(many.path, embedder=Switching()) as other:
+        assert other.ingest([tmp_path / "new.md"]).added == 1
+        assert other.search("goethite")[0].vector_rank == 1
+    assert upkeep.check(many.path) == []
+
+
 def test_the_same_embedder_has_nothing_to_do(many: Store) -> None:
     assert many.reindex("hash").embedded == 0
     assert spaces(many) == [("hash/1", True)]
