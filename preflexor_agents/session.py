@@ -199,13 +199,14 @@ async def _watched(
 
 def _broken(error: Exception, state: State | None, *, seconds: float) -> RunFinished:
     best = state.best if state else None
+    why = str(error).partition("\nTraceback")[0]  # AutoGen puts the traceback of a participant into the message
     return RunFinished(
         answer=best.answer if best else "",
         stop_reason="failed",
         best_round=best.round if best else 0,
         usage=state.usage if state else Usage(),
         seconds=seconds,
-        error=f"{type(error).__name__}: {' '.join(str(error).split())}",
+        error=f"{type(error).__name__}: {' '.join(why.split())}",
     )
 
 
