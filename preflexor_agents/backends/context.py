@@ -13,6 +13,8 @@ PIECE_TOK = 64
 """Prompt tokens per call of llama.cpp: within 4 % of the speed of 512 on CPU, and short enough to cancel on a GPU."""
 SEQUENCES = 32
 """Sequences that a context can tell apart: those being written and those kept for their beginnings."""
+RECURRENT_SEQUENCES = 8
+"""The same where each has a recurrent state, which can take 100 MB."""
 
 _strlen = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
 """Tells llama.cpp, hundreds of times a token, whether a CancelFlag is set. A Python function would have to wait for the
@@ -32,22 +34,26 @@ class Row(NamedTuple):
 class Context:
     """Not thread-safe: one thread makes, uses and closes it."""
 
-    def __init__(self, pointer: int, *, cells: int, shares: bool) -> None:
-        """Take over a context of llama.cpp with SEQUENCES sequences, a unified cache and batches of PIECE_TOK.
+    def __init__(self, pointer: int, *, cells: int, sequences: int, shares: bool) -> None:
+        """Take over a context of llama.cpp with a unified cache and batches of PIECE_TOK.
 
         Args:
             pointer: llama.cpp's context.
             cells: tokens that its cache holds.
-            shares: whether a sequence can be copied or cut at any place; models with a recurrent state can not.
+            sequences: how many it can tell apart.
+            shares: whether a sequence can be copied or cut at any place; models with a recurrent state can not, and
+                are not interrupted either, since a half-computed state cannot be taken back.
         """
         self.cells = cells
+        self.sequences = sequences
         self.shares = shares
         self.interrupt = CancelFlag()
         """Aborts a running `evaluate`."""
         self._pointer = pointer
         self._memory = llama_cpp.llama_get_memory(pointer)
         self._batch = llama_cpp.llama_batch_init(PIECE_TOK, 0, 1)
-        llama_cpp.llama_set_abort_callback(pointer, _strlen, self.interrupt.address)
+        if shares:
+            llama_cpp.llama_set_abort_callback(pointer, _strlen, self.interrupt.address)
 
     def evaluate(self, rows: Sequence[Row]) -> bool:
         """Run at most PIECE_TOK tokens through the model; False if it was interrupted, and nothing of them is kept.

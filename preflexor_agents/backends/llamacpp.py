@@ -118,7 +118,8 @@ class LlamaCppBackend:
                 raise BackendError(f"model {self._spec} was closed while it was writing")
             yield result
         finally:
-            cancel.set()
+            if not reply.done():  # else it would interrupt those that are still being written
+                cancel.set()
             reply.cancel()
             self._running.discard(cancel)
 

@@ -24,13 +24,13 @@ class Lookup:
         self.guessed = 0
         self.right = 0
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens that may follow, at most DRAFT_TOK; `tokens` are prompt and reply so far, as in the call before."""
-        for end in range(self._seen, len(tokens)):
+    def draft(self, tokens: Sequence[int], last: int) -> list[int]:
+        """Tokens that may follow, at most DRAFT_TOK; `tokens` and `last` are the text so far, only ever longer."""
+        for end in range(self._seen, len(tokens) + 1):
             self._places[tuple(tokens[end - NGRAM_TOK : end])] = end
-        self._seen = max(self._seen, len(tokens))
-        place = self._places.get(tuple(tokens[-NGRAM_TOK:]))
-        return list(tokens[place : place + DRAFT_TOK]) if place is not None else []
+        self._seen = max(self._seen, len(tokens) + 1)
+        place = self._places.get((*tokens[1 - NGRAM_TOK :], last))
+        return [*tokens[place : place + DRAFT_TOK], last][:DRAFT_TOK] if place is not None else []
 
     def learn(self, guessed: int, right: int) -> None:
         """Note how a guess went."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import llama_cpp
 
-from preflexor_agents.backends.context import PIECE_TOK, SEQUENCES, Context
+from preflexor_agents.backends.context import PIECE_TOK, RECURRENT_SEQUENCES, SEQUENCES, Context
 from preflexor_agents.errors import ModelError
 
 CACHE_BYTES = 1 << 30
@@ -41,24 +41,34 @@ class ModelFile:
             ModelError: there is not enough memory for it.
         """
         params = llama_cpp.llama_context_default_params()
-        cells = max(context_tok, min(MOST_CONTEXTS * context_tok, CACHE_BYTES // max(1, self._cell_bytes())))
+        hybrid = bool(llama_cpp.llama_model_is_hybrid(self.pointer))
+        recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.pointer))
+        affordable = 0 if hybrid else CACHE_BYTES // self._cell_bytes()  # which layers have a cache is not said
+        cells = max(context_tok, min(MOST_CONTEXTS * context_tok, affordable))
+        sequences = RECURRENT_SEQUENCES if recurrent else SEQUENCES
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = PIECE_TOK
-        params.n_seq_max = SEQUENCES
+        params.n_seq_max = sequences
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         _log().errors.clear()
         context: int | None = llama_cpp.llama_init_from_model(self.pointer, params)
         if context is None:
             raise ModelError(f"no context of {context_tok} tokens{_reason()}; close other programs")
-        keeps_state = llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(self.pointer)
-        return Context(context, cells=cells, shares=not keeps_state)
+        return Context(context, cells=cells, sequences=sequences, shares=not recurrent)
 
     def _cell_bytes(self) -> int:
-        """What keys and values of one token take in the cache, in 16-bit floats."""
+        """What keys and values of one token take in the cache, in 16-bit floats.
+
+        Head sizes from the metadata: with latent attention (MLA), or where the heads together are wider than the
+        model, the width of the model says nothing about them.
+        """
         model = self.pointer
+        attention = f"{_metadata(model, 'general.architecture')}.attention"
         head = llama_cpp.llama_model_n_embd(model) // max(1, llama_cpp.llama_model_n_head(model))
-        return int(4 * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_head_kv(model) * head)
+        said = [_metadata(model, f"{attention}.{name}") for name in ("key_length", "value_length")]
+        width = sum(int(length) if length.isdigit() else head for length in said)
+        return max(1, int(2 * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_head_kv(model) * width))
 
     def close(self) -> None:
         """Free the model. Idempotent."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from preflexor_agents.backends.context import PIECE_TOK, SEQUENCES, Context
+from preflexor_agents.backends.context import PIECE_TOK, Context
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
@@ -50,7 +50,7 @@ class Prefixes:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._slots: OrderedDict[int, Slot] = OrderedDict((n, Slot(n)) for n in range(SEQUENCES))
+        self._slots: OrderedDict[int, Slot] = OrderedDict((n, Slot(n)) for n in range(context.sequences))
         """Least recently used first."""
         self._users: Counter[int] = Counter()
         """How many slots a cell is in."""
@@ -64,7 +64,7 @@ class Prefixes:
 
     def live_cells(self) -> int:
         """Cells that hold something of a live sequence."""
-        return len({cell for slot in self._slots.values() if slot.live for cell in slot.cells})
+        return len(set[int]().union(*(slot.cells for slot in self._slots.values() if slot.live)))
 
     def best(self, prompt: Sequence[int]) -> int:
         """Tokens of the prompt that need not be evaluated."""
@@ -79,19 +79,28 @@ class Prefixes:
         donor = max(self._slots.values(), key=lambda slot: shared_tok(slot.tokens, prompt))
         length = shared_tok(donor.tokens, prompt)
         saved = max(self._saved.values(), key=lambda saved: shared_tok(saved.tokens, prompt), default=None)
-        slot = donor if self._is_worn(donor, length) else self._vacant(besides=donor)
-        slot.live = True
         if saved is not None and shared_tok(saved.tokens, prompt) > length:
-            self._restore(slot, saved, shared_tok(saved.tokens, prompt))
-        elif slot is donor:
+            slot = self._vacant(besides=donor)
+            slot.live = True
+            if self._restore(slot, saved):
+                self.cut(slot, shared_tok(saved.tokens, prompt))
+            else:
+                self.share(donor, slot, shared_tok(donor.tokens, prompt))  # it may have had to leave meanwhile
+        elif self._is_worn(donor, length):
+            slot = donor
+            slot.live = True
             self.cut(slot, length)
-        elif length:
+        else:
+            slot = self._vacant(besides=donor)
+            slot.live = True
             self.share(donor, slot, length)
         self._touch(slot)
         return slot
 
     def share(self, source: Slot, target: Slot, length: int) -> None:
         """Let an empty slot have the first `length` tokens of another."""
+        if not length:
+            return
         self._context.copy(source.number, target.number, length)
         target.tokens = source.tokens[:length]
         target.cells = source.cells[:length]
@@ -143,12 +152,10 @@ class Prefixes:
         self._slots.move_to_end(slot.number)
 
     def _vacant(self, *, besides: Slot) -> Slot:
-        """An empty slot; else the least recently used idle one, emptied; the donor itself if there is no other."""
-        idle = [slot for slot in self._slots.values() if not slot.live]
-        slot = next((slot for slot in idle if not slot.tokens), None) or next(
-            (slot for slot in idle if slot is not besides), besides
-        )
-        if slot is not besides and slot.tokens:
+        """An empty slot; else the least recently used idle one, emptied. At most half of all are live at a time."""
+        idle = [slot for slot in self._slots.values() if not slot.live and slot is not besides]
+        slot = next((slot for slot in idle if not slot.tokens), idle[0])
+        if slot.tokens:
             self._save(slot)
             self.cut(slot, 0)
         return slot
@@ -180,6 +187,8 @@ class Prefixes:
 
     def _save(self, slot: Slot) -> None:
         """Keep the state of a long sequence that leaves the cache, unless another one begins with all of it."""
+        if not self._context.shares:
+            return
         length = len(slot.tokens) // PIECE_TOK * PIECE_TOK
         others = (s for s in self._slots.values() if s is not slot)
         if length < _WORTH_SAVING_TOK or any(s.tokens[:length] == slot.tokens[:length] for s in others):
@@ -191,9 +200,12 @@ class Prefixes:
         while sum(len(saved.state) for saved in self._saved.values()) > SAVED_BYTES:
             self._saved.popitem(last=False)
 
-    def _restore(self, slot: Slot, saved: _Saved, length: int) -> None:
+    def _restore(self, slot: Slot, saved: _Saved) -> bool:
+        """Put a state into an empty slot; False if there is no room for it."""
         if not self.make_room(len(saved.tokens)) or not self._context.restore(slot.number, saved.state):
-            return
+            return False
         self.add(slot, saved.tokens)
-        self.cut(slot, length)
-        self._saved.move_to_end(tuple(saved.tokens))
+        key = tuple(saved.tokens)
+        if key in self._saved:  # else making room has just let it go
+            self._saved.move_to_end(key)
+        return True

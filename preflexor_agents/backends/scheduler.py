@@ -21,7 +21,7 @@ from preflexor_agents.errors import BackendError
 
 T = TypeVar("T")
 MOST_LIVE = 16
-"""Most replies written at once."""
+"""Most replies written at once; never more than half of the sequences, so that there is always an idle one."""
 
 
 class Prefill(NamedTuple):
@@ -99,10 +99,11 @@ class Scheduler:
                 self._prefill()
                 self._decode()
         except BaseException as error:
-            for work in (*(live.work for live in self._live), *self._arrived):
+            for live in self._live[:]:
+                self._broken(live, error)
+            for work in self._arrived:
                 work.job.close()
                 _fail(work, error)
-            self._live.clear()
             self._arrived.clear()
             raise
 
@@ -117,7 +118,8 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin the jobs for which there is room, in order of arrival."""
-        while self._arrived and len(self._live) < MOST_LIVE and not self._full:
+        most = min(MOST_LIVE, self._context.sequences // 2)
+        while self._arrived and len(self._live) < most and not self._full:
             work = self._arrived[0]
             if work.cancel.is_set():
                 work.job.close()
@@ -172,8 +174,8 @@ class Scheduler:
             return
         self._prefixes.add(live.slot, piece)
         if last:
-            self._start(live, len(rows) - 1)
-            self._start_twins(live.slot, prompt, len(rows) - 1)
+            for ready in (live, *self._opened_twins(live.slot, prompt)):
+                self._start(ready, len(rows) - 1)
 
     def _open(self, live: _Live) -> bool:
         """Give a job its place in the cache; if less of its prompt was there than it seemed, it may have to wait."""
@@ -187,28 +189,33 @@ class Scheduler:
         self._full = True
         return False
 
-    def _start_twins(self, slot: Slot, prompt: list[int], row: int) -> None:
-        """Let the jobs that wait for the same prompt draw from it too."""
+    def _opened_twins(self, slot: Slot, prompt: list[int]) -> list[_Live]:
+        """The jobs that wait for the same prompt, as far as there is room, each with it in a slot of its own."""
+        opened = [other for other in self._live if other.slot is not None]
+        twins = []
         for twin in [live for live in self._live if live.slot is None and live.asked.prompt == prompt]:
-            opened = [other for other in self._live if other.slot is not None]
             twin.expected = len(prompt)
             if not self._context.shares or not self._has_room(twin, opened):
-                continue
+                break
             twin.slot = self._prefixes.open([])
             self._prefixes.share(slot, twin.slot, len(prompt))
             twin.cached = len(prompt)
-            self._start(twin, row)
+            twins.append(twin)
+            opened.append(twin)
+        return twins
 
     def _is_served(self, live: _Live) -> bool:
-        """Whether a prompt that is being evaluated will bring more of this one than the cache has."""
+        """Whether a prompt that is being evaluated will bring more of this one: what they share, or all if it is equal.
+
+        Whatever the cache has of that beginning, the other one had when it was opened.
+        """
         if live.slot is not None or not self._context.shares:
             return False
         prompt = live.asked.prompt
-        known = self._prefixes.best(prompt)
         return any(
-            other.asked.prompt == prompt or shared_tok(other.asked.prompt, prompt) > known
+            len(other.slot.tokens) < shared_tok(other.asked.prompt, prompt) or other.asked.prompt == prompt
             for other in self._live
-            if other is not live and other.slot is not None and other.pending is None
+            if other.slot is not None and other.pending is None
         )
 
     def _start(self, live: _Live, row: int) -> None:
@@ -249,14 +256,14 @@ class Scheduler:
             return []
         live = group[0]
         assert live.slot is not None and live.pending is not None
-        guess = live.lookup.draft([*live.slot.tokens, live.pending])[: live.asked.most - live.drawn]
+        guess = live.lookup.draft(live.slot.tokens, live.pending)[: live.asked.most - live.drawn]
         if not guess:
             return []
         self._time_widths()
         return guess if live.lookup.pays(self._widths.cost(1 + DRAFT_TOK)) else []
 
     def _time_widths(self) -> None:
-        """Once for each model, build and number of threads."""
+        """Once for each model, build and number of threads; later if somebody leaves meanwhile."""
         if self._widths.seconds or not self._context.shares:
             return
         slots = self._prefixes.scratch(max(widths.CANDIDATES))
@@ -267,10 +274,14 @@ class Scheduler:
                 at = next(position)
                 return self._context.evaluate([Row(0, at, slot.number, True) for slot in slots[:width]])
 
-            self._widths = widths.timed(step)
-            widths.remember(self._name, self._widths)
-            for slot in slots:
-                self._context.cut(slot.number, 0)
+            try:
+                measured = widths.timed(step)
+            finally:
+                for slot in slots:
+                    self._context.cut(slot.number, 0)
+            if measured.seconds:
+                self._widths = measured
+                widths.remember(self._name, measured)
 
     def _verify(self, live: _Live, drafts: list[int]) -> None:
         """Take the guessed tokens as far as they are what is drawn."""

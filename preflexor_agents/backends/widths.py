@@ -19,8 +19,8 @@ CANDIDATES = (1, 2, 4, 8, 16)
 _STEPS = 5
 _MOST_KEPT = 64
 """Timings in the file; the oldest go."""
-_LONGEST_S = 5.0
-"""Timing ends after so long; what was not reached is not used."""
+_LONG_S = 1.0
+"""A width whose steps have taken so long is not timed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,36 @@ class Widths:
 
     def choose(self, ready: int) -> int:
         """How many of `ready` sequences to advance at once: what makes the most tokens a second."""
-        options = [width for width in self.seconds if width <= ready]
-        if not options:
+        if not self.seconds:
             return ready
-        best = max(options, key=lambda width: (width / self.seconds[width], -width))
-        return ready if 1 < best == max(options) else best
+        options = [width for width in (*self.seconds, ready) if width <= ready]
+        return max(options, key=lambda width: (width / self.cost(width), -width))
 
     def cost(self, width: int) -> float:
-        """Time of a step so wide as a multiple of one of width 1; infinite where it was not timed."""
-        wider = [self.seconds[known] for known in self.seconds if known >= width]
-        return min(wider) / self.seconds[1] if wider else float("inf")
+        """Time of a step so wide as a multiple of one of width 1, on a line between those that were timed."""
+        above = min((known for known in self.seconds if known >= width), default=None)
+        if above is None:
+            return float("inf")
+        below = max((known for known in self.seconds if known <= width), default=above)
+        share = (width - below) / (above - below) if above > below else 0.0
+        return (self.seconds[below] + share * (self.seconds[above] - self.seconds[below])) / self.seconds[1]
 
 
-def timed(step: Callable[[int], object]) -> Widths:
-    """Time steps; the best of a few each, since other programs only make them slower."""
+def timed(step: Callable[[int], bool]) -> Widths:
+    """Time steps; the best of a few each, since other programs only make them slower.
+
+    Args:
+        step: does a step of so many tokens; False if it was interrupted, which ends the timing without a result.
+    """
     seconds: dict[int, float] = {}
-    began = time.perf_counter()
     for width in CANDIDATES:
-        times = []
-        for _ in range(_STEPS):
+        times: list[float] = []
+        while len(times) < _STEPS and sum(times) < _LONG_S:
             start = time.perf_counter()
-            step(width)
+            if not step(width):
+                return Widths()
             times.append(time.perf_counter() - start)
         seconds[width] = min(times)
-        if time.perf_counter() - began > _LONGEST_S:
-            break
     return Widths(seconds)
 
 

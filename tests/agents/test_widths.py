@@ -27,9 +27,13 @@ def test_a_width_that_never_pays_is_never_chosen():
 
 def test_the_best_of_several_steps_counts_for_every_width():
     calls: dict[int, int] = {}
-    measured = widths.timed(lambda width: calls.update({width: calls.get(width, 0) + 1}))
+    measured = widths.timed(lambda width: calls.update({width: calls.get(width, 0) + 1}) is None)
     assert set(measured.seconds) == set(calls) == set(CANDIDATES) and min(calls.values()) > 1
     assert all(seconds > 0 for seconds in measured.seconds.values())
+
+
+def test_a_timing_that_was_interrupted_counts_for_nothing():
+    assert widths.timed(lambda width: width < 8) == Widths()
 
 
 def test_timings_are_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,14 +66,15 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatc
 
 def test_the_words_after_the_latest_like_place_are_guessed():
     text = [1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3]
-    assert Lookup().draft(text) == text[9 : 9 + DRAFT_TOK]
-    assert Lookup().draft([1, 2, 3, 4]) == Lookup().draft([1, 2]) == []
+    assert Lookup().draft(text[:-1], text[-1]) == text[9 : 9 + DRAFT_TOK]
+    assert Lookup().draft([1, 2, 3], 4) == Lookup().draft([1], 2) == Lookup().draft([], 1) == []
+    assert Lookup().draft([5, 5, 5], 5) == [5]
 
 
 def test_guesses_are_the_same_whether_the_text_came_at_once_or_token_by_token():
     text = [n * n % 7 for n in range(60)]
     grown = Lookup()
-    assert [grown.draft(text[:n]) for n in range(60)] == [Lookup().draft(text[:n]) for n in range(60)]
+    assert [grown.draft(text[:n], text[n]) for n in range(60)] == [Lookup().draft(text[:n], text[n]) for n in range(60)]
 
 
 def test_guessing_stops_where_it_costs_more_than_it_brings():
