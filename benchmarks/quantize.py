@@ -104,9 +104,8 @@ def speed(file: Path, out: Path, *, runs: int) -> bool:
     from preflexor_quantize.scoring import compare
     from preflexor_quantize.texts import scored_text
 
-    print(
-        f"{'type':8} {'MB':>7} {'ours s':>8} {'llama.cpp s':>12} {'ratio':>6} {'mean KL':>9} {'p99 KL':>9} {'top-1':>6}"
-    )
+    columns = ("MB", "ours s", "llama.cpp s", "ratio", "mean KL", "p99 KL", "top-1")
+    print(f"{'type':8} " + " ".join(f"{c:>{w}}" for c, w in zip(columns, (7, 8, 12, 6, 9, 9, 6), strict=True)))
     ratios = []
     for name in TYPES:
         plan(file, name)
@@ -135,9 +134,11 @@ def main() -> None:
         folder, file, out = (Path(work) / name for name in ("model", "f16.gguf", "out.gguf"))
         stage("make-small" if options.small else "make", folder, file)
         kept = {"memory": memory(folder, file), "speed": speed(file, out, runs=options.runs)}
+    if options.small:
+        return
     print(f"contract: converting needs under {MOST_MEMORY:g} x the file: {'kept' if kept['memory'] else 'BROKEN'}")
     print(f"contract: at most {MOST_TIME - 1:.0%} over llama.cpp's own call: {'kept' if kept['speed'] else 'BROKEN'}")
-    sys.exit(0 if options.small or all(kept.values()) else 1)
+    sys.exit(0 if all(kept.values()) else 1)
 
 
 if __name__ == "__main__":

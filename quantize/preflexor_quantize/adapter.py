@@ -70,9 +70,6 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as e:
             words = " ".join(str(e).split())[:200]
             raise ModelError(f"{adapter} does not fit {base}: {words}; give the base that it was trained on") from None
-        ends = whole.get_input_embeddings(), whole.get_output_embeddings()
-        if None not in ends and not torch.equal(ends[0].weight, ends[1].weight):
-            whole.config.tie_word_embeddings = False  # PEFT trained a copy of one of two that were the same
         whole.save_pretrained(out)
     for name in _TOKENIZER:
         source = next((f / name for f in (adapter, base) if (f / name).is_file() and _whole(f)), None)

@@ -44,5 +44,5 @@ def merged(model: Any, adapter: Path) -> Any:
     import peft
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks Transformers by an older name
+        warnings.simplefilter("ignore")  # that it unties embeddings, and uses an old name of Transformers
         return peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import gguf
-
 from preflexor_agents.errors import ModelError, PreflexorError
-from preflexor_quantize.files import size_of
+from preflexor_quantize.gguf_file import read_gguf, row_bytes
 from preflexor_quantize.imatrix import Importance
 from preflexor_quantize.llama_quantize import dry_run
 
@@ -64,7 +62,8 @@ def plan(source: Path, type_name: str, *, importance: Importance | None = None) 
         PreflexorError: it would refuse.
         ModelError: the file is quantised already, or damaged.
     """
-    metadata_bytes, types = _read(source)
+    header = read_gguf(source)
+    types = header.types
     quantised = sorted({t for t in types.values() if t not in ("F32", "F16", "BF16")})
     if quantised:
         raise ModelError(f"{source} is quantised already ({', '.join(quantised)}); give the F16 file or the folder")
@@ -79,7 +78,7 @@ def plan(source: Path, type_name: str, *, importance: Importance | None = None) 
     if len(tensors) != len(types):
         raise PreflexorError(f"llama.cpp's plan for {source.name} has {len(tensors)} of {len(types)} tensors")
     body = sum(-(-t.after_bytes // 32) * 32 for t in tensors)
-    return Plan(type_name, tuple(tensors), metadata_bytes + body)
+    return Plan(type_name, tuple(tensors), header.data_offset + body)
 
 
 def check_kept(plan: Plan, file: Path) -> None:
@@ -88,7 +87,7 @@ def check_kept(plan: Plan, file: Path) -> None:
     Raises:
         PreflexorError: it does not.
     """
-    _, types = _read(file)
+    types = read_gguf(file).types
     for tensor in plan.tensors:
         if types.get(tensor.name) != tensor.after:
             raise PreflexorError(
@@ -96,24 +95,10 @@ def check_kept(plan: Plan, file: Path) -> None:
             )
 
 
-def _read(file: Path) -> tuple[int, dict[str, str]]:
-    """Bytes before the tensors' data, and the type of each tensor."""
-    try:
-        reader = gguf.GGUFReader(file)
-    except (OSError, ValueError, IndexError, KeyError) as e:
-        raise ModelError(f"{file} is damaged or no GGUF file ({e!r:.100}); download or convert it again") from None
-    ends = [t.data_offset + t.n_bytes for t in reader.tensors]
-    if ends and max(ends) > size_of(file):
-        raise ModelError(f"{file} is cut short: {size_of(file)} of {max(ends)} bytes; download or convert it again")
-    return int(reader.data_offset), {t.name: t.tensor_type.name for t in reader.tensors}
-
-
 def _planned(name: str, shape: tuple[int, ...], before: str, after: str, type_name: str) -> PlannedTensor:
-    kind = gguf.GGMLQuantizationType[after]
-    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     note = ""
     if len(shape) > 1 and type_name not in _SHORT and shape[0] % _LONG_BLOCK and after in _SHORT:
         note = f"row of {shape[0]} is no multiple of {_LONG_BLOCK}"
     if len(shape) > 1 and type_name not in ("F32", "F16", "BF16") and shape[0] % 32 and after in ("F16", "BF16", "F32"):
         note = f"row of {shape[0]} is no multiple of 32"
-    return PlannedTensor(name, shape, before, after, prod(shape) // block * block_bytes, note)
+    return PlannedTensor(name, shape, before, after, row_bytes(after, shape[0]) * prod(shape[1:]), note)

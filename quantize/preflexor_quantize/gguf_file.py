@@ -1,0 +1,81 @@
+"""The header of a GGUF file, read by llama.cpp itself, which knows every type that it can write."""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_cpp._ggml import libggml
+
+from preflexor_agents.errors import ModelError
+from preflexor_quantize.llama_log import log_lines
+
+_MOST_TYPES = 200
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
+
+
+libggml.gguf_init_from_file.restype = ctypes.c_void_p
+libggml.gguf_init_from_file.argtypes = [ctypes.c_char_p, _InitParams]
+libggml.gguf_free.argtypes = [ctypes.c_void_p]
+for _name in ("gguf_get_n_tensors", "gguf_get_data_offset"):
+    getattr(libggml, _name).restype = ctypes.c_int64
+    getattr(libggml, _name).argtypes = [ctypes.c_void_p]
+for _name in ("gguf_get_tensor_offset", "gguf_get_tensor_size", "gguf_get_tensor_type"):
+    getattr(libggml, _name).restype = ctypes.c_int if _name.endswith("type") else ctypes.c_size_t
+    getattr(libggml, _name).argtypes = [ctypes.c_void_p, ctypes.c_int64]
+libggml.gguf_get_tensor_name.restype = libggml.ggml_type_name.restype = ctypes.c_char_p
+libggml.gguf_get_tensor_name.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+libggml.ggml_type_name.argtypes = [ctypes.c_int]
+libggml.ggml_row_size.restype = ctypes.c_size_t
+libggml.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file holds."""
+
+    data_offset: int
+    """Bytes before the tensors' data."""
+    types: dict[str, str]
+    """Tensor -> type, as `Q4_K`."""
+
+
+def read_gguf(file: Path) -> Header:
+    """Read the header, and see that the file is as long as it says.
+
+    Raises:
+        ModelError: the file is missing, damaged or cut short.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError as e:
+        raise ModelError(f"{file} cannot be read: {e.strerror or e}; give a GGUF file") from None
+    with log_lines():
+        found = libggml.gguf_init_from_file(os.fsencode(file), _InitParams(no_alloc=True, context=None))
+    if not found:
+        raise ModelError(f"{file} is damaged or no GGUF file; download or convert it again")
+    try:
+        data_offset = int(libggml.gguf_get_data_offset(found))
+        types, end = {}, 0
+        for n in range(libggml.gguf_get_n_tensors(found)):
+            name = libggml.gguf_get_tensor_name(found, n).decode("utf-8", errors="replace")
+            types[name] = _type_name(libggml.gguf_get_tensor_type(found, n))
+            end = max(end, libggml.gguf_get_tensor_offset(found, n) + libggml.gguf_get_tensor_size(found, n))
+    finally:
+        libggml.gguf_free(found)
+    if data_offset + end > size:
+        raise ModelError(f"{file} is cut short: {size} of {data_offset + end} bytes; download or convert it again")
+    return Header(data_offset, types)
+
+
+def row_bytes(type_name: str, count: int) -> int:
+    """Bytes of so many numbers of a type, which must be whole blocks."""
+    number = next(n for n in range(_MOST_TYPES) if _type_name(n) == type_name)
+    return int(libggml.ggml_row_size(number, count))
+
+
+def _type_name(number: int) -> str:
+    return str((libggml.ggml_type_name(number) or b"").decode().upper())
