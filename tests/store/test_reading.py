@@ -56,6 +56,12 @@ def test_a_line_that_looks_like_a_heading_is_none_in_html() -> None:
     assert parsed.headings == () and "# of samples" in parsed.text
 
 
+def test_a_page_laid_out_as_a_table_keeps_its_headings() -> None:
+    page = b"<table><tr><td>menu<td><h2>Silk</h2><p>Tough.</p></tr><tr><td><p>One.<p>Two.</table>"
+    parsed = html.parse(page, "a.html")
+    assert parsed.text == "menu\n\n## Silk\n\nTough.\n\nOne.\n\nTwo." and levels(parsed) == [(2, "Silk")]
+
+
 def test_the_main_part_of_a_page_is_taken() -> None:
     assert html.parse(b"<div>shop</div><main><p>text</p></main><div>more</div>", "a.html").text == "text"
 

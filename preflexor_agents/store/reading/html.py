@@ -147,7 +147,7 @@ class _Walk:
             self._raises.append(len(self._line))
         elif tag == "tr":
             self._flush()
-            self._cells = []
+            self._cells = [] if _is_data(node) else None
         elif tag in _BLOCKS or tag in _HEADINGS or tag == "pre":
             if tag not in _CELLS and self._cells is None:
                 self._flush()
@@ -209,6 +209,16 @@ class _Walk:
             self._blocks.paragraph(words.strip("\n"), lead=self._lead, close=is_item and self._close)
             self._close = is_item
             self._lead = ""
+
+
+def _is_data(row: "LexborNode") -> bool:
+    """Whether a table's row holds data, not a page that somebody laid out as a table."""
+    cells = 0
+    child = row.child
+    while child is not None:
+        cells += child.tag in _CELLS
+        child = child.next
+    return cells > 1 and row.css_first("table, h1, h2, h3, h4") is None
 
 
 def _steps(root: "LexborNode") -> Iterator[tuple["LexborNode", bool]]:
