@@ -19,7 +19,7 @@ _NAMED = (
 _GREEK = re.findall(r"\w+", _NAMED)
 _LETTERS = "αβγδεζηθικλμνξοπρστυφχψω"
 _SYMBOL = re.compile(rf"\$?\\?(?:{_NAMED}|[{_LETTERS}])(?:_?[\d₀-₉]+|'+)?\$?", re.IGNORECASE)
-_ARROW = re.compile(r"\s*(?:→|⇒|⟶|=+>|-+>|\\(?:long)?[rR]ightarrow|\\to\b|∝|\\propto)\s*")
+_ARROW = re.compile(r"→|⇒|⟶|={1,3}>|-{1,3}>|\\(?:long)?[rR]ightarrow|\\to\b|∝|\\propto")
 _PROPORTIONAL = re.compile(r"∝|\\propto")
 _SEGMENT = re.compile(r"[^\n;()]+")
 _CLAUSE = re.compile(r"(?<=\w)[.,:]\s+|[.,:]\s*$")
@@ -32,6 +32,7 @@ _MEANING = re.compile(
 )
 _LONGEST_TERM = 60
 _MOST_STEPS = 24
+_LONGEST_SEGMENT = 4000
 _LEAST_KNOWN = 0.5
 """Share of a chain's terms that must be nodes of the graph, else it is prose."""
 
@@ -77,6 +78,8 @@ def patterns(
     """
     meanings = {_symbol(m["symbol"]): m["name"].strip(" *_$") for m in _MEANING.finditer(text, *symbols)}
     for segment in _SEGMENT.finditer(text, start, end):
+        if len(segment[0]) > _LONGEST_SEGMENT:
+            continue
         for left, right in _clauses(text, *segment.span()):
             pattern = _chain(text, left, right, relations, meanings)
             if pattern is not None:

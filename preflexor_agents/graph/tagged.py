@@ -18,16 +18,15 @@ from typing import Any
 from preflexor_agents.graph import chains
 from preflexor_agents.graph.chains import TaggedPattern
 
-_BLOCK = r"<{0}>(?P<body>.*?)(?:</{0}>|(?=<(?!/)[a-z_]+>)|(?=</think>)|\Z)"
+_BLOCK = r"<{0}>(?P<body>.*?)(?:</{0}>|(?=<(?:think|brainstorm|graph|graph_json|patterns|synthesis)>)|(?=</think>)|\Z)"
 _GRAPH_JSON = re.compile(_BLOCK.format("graph_json"), re.DOTALL)
 _PATTERNS = re.compile(_BLOCK.format("patterns"), re.DOTALL)
 _GRAPH = re.compile(_BLOCK.format("graph"), re.DOTALL)
 _FENCE = re.compile(r"\s*```[a-z]*\s*(?P<body>.*?)(?:```\s*|\Z)", re.DOTALL)
-_EDGE_LINE = re.compile(
-    r"^[^\S\n]*(?:[-*\u2022]|\d+[.)])?[^\S\n]*(?P<edges>\S[^\n]*?-+\[[^\]\n]+\]-*>[^\n]*?\S)\s*$", re.M
-)
-_ARROW = re.compile(r"\s*-+\[\s*:?([^\]\n]+?)\s*\]-*>\s*")
-_PATTERN_HEADING = re.compile(r"^[#*\s]*Abstract Patterns?\b[^\n]*$", re.MULTILINE | re.IGNORECASE)
+_EDGE_LINE = re.compile(r"^[^\S\n]*(?:[-*\u2022]|\d{1,6}[.)])?[^\S\n]*(?P<edges>[^\s-][^\n]*)$", re.MULTILINE)
+_ARROW = re.compile(r"-{1,4}\[([^\[\]\n]{1,200})\]-{0,4}>")
+_LONGEST_LINE = 2000
+_PATTERN_HEADING = re.compile(r"^[#* \t]*Abstract Patterns?\b[^\n]*$", re.MULTILINE | re.IGNORECASE)
 _HEADING = re.compile(r"^(?:#{1,6}\s|\*\*[^*\n]+\*\*:?\s*$)", re.MULTILINE)
 _SOURCE_KEYS, _TARGET_KEYS = ("source", "from", "subject", "src", "head"), ("target", "to", "object", "dst", "tail")
 _RELATION_KEYS = ("relation", "label", "type", "predicate", "relationship")
@@ -176,26 +175,28 @@ def _parts(value: Any) -> tuple[str, str, str]:
 
 
 def _places(text: str, start: int, end: int, listed: list[Any]) -> Iterator[tuple[int, int]]:
-    """Where each edge of the list is written. Values equal to an edge that stand before the list do not exist."""
-    decoder = json.JSONDecoder()
-    at = max(text.rfind(f'"{key}"', start, end) for key in ("edges", "links"))
+    """Where each edge of the list is written; the whole block where that cannot be told."""
+    keys = (text.find(f'"{key}"', start, end) for key in ("edges", "links"))
+    at = min((place for place in keys if place >= 0), default=end)
     for edge in listed:
-        opener = "[" if isinstance(edge, list) else "{"
-        while True:
-            at = text.find(opener, at, end) if isinstance(edge, dict | list) else -1
-            if at < 0:
-                yield start, end
-                at = start
-                break
-            try:
-                value, stop = decoder.raw_decode(text, at)
-            except ValueError:
-                value, stop = None, at
-            if value == edge:
-                yield at, stop
-                at = stop
-                break
-            at += 1
+        place = _place(text, at, end, edge)
+        at = place[1] if place else end
+        yield place or (start, end)
+
+
+def _place(text: str, start: int, end: int, edge: Any) -> tuple[int, int] | None:
+    decoder = json.JSONDecoder()
+    opener = "[" if isinstance(edge, list) else "{"
+    at = text.find(opener, start, end)
+    while at >= 0:
+        try:
+            value, stop = decoder.raw_decode(text, at)
+        except ValueError:
+            value, stop = None, at
+        if value == edge and value is not None:
+            return at, stop
+        at = text.find(opener, at + 1, end)
+    return None
 
 
 def _from_lines(text: str) -> TaggedGraph:
@@ -203,12 +204,12 @@ def _from_lines(text: str) -> TaggedGraph:
     nodes: dict[str, TaggedNode] = {}
     edges = []
     for line in _EDGE_LINE.finditer(text):
-        parts = _ARROW.split(line["edges"])
+        parts = _ARROW.split(line["edges"]) if len(line["edges"]) <= _LONGEST_LINE else []
         ends = [_bare(part) for part in parts[::2]]
         for source, relation, target in zip(ends, parts[1::2], ends[1:], strict=False):
             if source and target:
                 pair = [nodes.setdefault(name, TaggedNode(id=name, name=name)) for name in (source, target)]
-                place = {"start": line.start("edges"), "end": line.end("edges")}
+                place = {"start": line.start("edges"), "end": line.start("edges") + len(line["edges"].rstrip())}
                 edges.append(TaggedEdge(source=pair[0], relation=_bare(relation), target=pair[1], **place))
     if not edges:
         return TaggedGraph(problem="it has no graph block and no lines of the form [A] -[REL]-> [B]")
