@@ -58,7 +58,7 @@ async def test_samples_and_recipe_are_beside_the_curves(home: Path) -> None:
         page = await paging.open_page(pilot, "training")
         await chatting.until(pilot, lambda: len(page.query(Plot)) == 6)
         page.query_one(TabbedContent).active = "training-samples"
-        await chatting.until(pilot, lambda: "before they break. (2)" in chatting.shown(pilot))
+        await chatting.until(pilot, lambda: "Tablets slide. (2)" in chatting.shown(pilot))
         assert "round 2, step 300" in chatting.shown(pilot)
         page.query_one(TabbedContent).active = "training-recipe"
         await chatting.until(pilot, lambda: 'method = "orpo"' in chatting.shown(pilot))

@@ -1,4 +1,4 @@
-"""Writes a run into a file: as a trace, as JSON, or as Markdown, by the file's name."""
+"""Writes a run into a file: as a trace, as JSON, as Markdown or as HTML, by the file's name."""
 
 import json
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from preflexor_agents.errors import InputError
 from preflexor_agents.events import Timed
 from preflexor_agents.report import as_markdown, report
+from preflexor_agents.report_html import as_html
 from preflexor_agents.trace import TraceWriter
 
 
@@ -32,8 +33,12 @@ def write_run(path: Path, events: Sequence[Timed]) -> None:
                 partial.write_text(text + "\n", encoding="utf-8")
             case ".md":
                 partial.write_text(as_markdown(report(t.event for t in events)), encoding="utf-8")
+            case ".html":
+                partial.write_text(as_html(report(t.event for t in events)), encoding="utf-8")
             case other:
-                raise InputError(f"{path.name!r} ends with {other or 'nothing'!r}; use .md, .json or .jsonl (a trace)")
+                raise InputError(
+                    f"{path.name!r} ends with {other or 'nothing'!r}; use .md, .html, .json or .jsonl (a trace)"
+                )
         partial.replace(path)
     except OSError as e:
         raise InputError(f"can not write {path}: {e.strerror}; name a writable place") from None

@@ -136,13 +136,11 @@ async def _rename(screen: "ChatScreen", text: str) -> None:
 
 
 async def _export(screen: "ChatScreen", text: str) -> None:
-    from preflexor_tui.writing import write_run
+    from preflexor_tui.exporting import hand_over_run
 
     if not text:
         raise InputError("/export needs a file, as: /export answer.md")
-    path = Path(text).expanduser()
-    write_run(path, chat_acts.last(screen).driver.log.events)
-    screen.notify(f"written to {path}", markup=False)
+    hand_over_run(screen.app, Path(text).expanduser(), chat_acts.last(screen).driver.log.events)
 
 
 async def _replay(screen: "ChatScreen", text: str) -> None:
