@@ -10,6 +10,7 @@ out before it is ingested; they are the questions: a definition, a term, a revie
 import argparse
 import random
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -190,15 +191,13 @@ def main() -> None:
     print("\n".join(lines))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(page(lines, args.embedders), encoding="utf-8")
+        args.out.write_text(page(lines), encoding="utf-8")
 
 
-def page(lines: Sequence[str], embedders: str) -> str:
-    """The tables as a page, with the command that made them."""
-    said = ",".join(
-        embedder if "/" not in embedder else f"gguf:{embedder.split('/')[-1]}" for embedder in embedders.split(",")
-    )
-    command = f"python benchmarks/retrieval.py --embedders {said} --out docs/benchmarks/retrieval.md"
+def page(lines: Sequence[str]) -> str:
+    """The tables as a page, with the command that made them; of paths only the name is shown."""
+    said = [re.sub(r"(gguf:|^)/[^,]*/", r"\1", word) for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/retrieval.py", *said])
     return "\n".join(["# Search: how often it finds what answers", "", "```", command, "```", "", *lines]) + "\n"
 
 

@@ -20,8 +20,11 @@ _MAX_QUERY_WORDS = 64
 _WORD = re.compile(r"[^\W_]+")
 _SATURATION = 2.2
 """k1 + 1 of FTS5's bm25: how many times its rarity a word can add to a score at most."""
+_EXPECTED = 0.45
+"""What the last of the best scores is expected to be, as a share of what all words together could add."""
+_WORTHWHILE = 0.4
 _FEW = 2000
-"""Matches below this are scored all: looking for what to leave out would take as long."""
+"""Matches below this, or a larger share of them than above, are scored all: leaving out would not save time."""
 _MARGIN = 1e-9
 _WEIGHTS = "1.0, 1.0"
 """Of a match in the context and in the text."""
@@ -60,13 +63,14 @@ def by_words(db: Database, query: str, *, k: int, among: Condition | None = None
     if not asked:
         return []
     words = _counted(db, asked)
-    if sum(word.chunks for word in words) <= max(_FEW, 4 * k):
+    total = sum(word.chunks for word in words)
+    needed = _without(words, below=_EXPECTED * _most(words))
+    if total <= _FEW or sum(word.chunks for word in words[:needed]) > _WORTHWHILE * total:
         return _scored(db, asked, k=k, among=among)
-    needed = next((i for i in range(1, len(words)) if sum(word.chunks for word in words[:i]) >= 4 * k), len(words))
     while needed < len(words):
         hits = _scored(db, asked, k=k, among=among, having=words[:needed])
         least = hits[-1].score - _MARGIN if len(hits) == k else 0.0
-        enough = next(i for i in range(needed, len(words) + 1) if _most(words[i:]) < least or i == len(words))
+        enough = max(_without(words, below=least), needed)
         if enough == needed:
             return hits
         needed = enough
@@ -80,8 +84,13 @@ def _counted(db: Database, asked: Sequence[str]) -> list[_Word]:
     for phrase in asked:
         chunks = db.conn.execute("SELECT count(*) FROM chunk_fts WHERE chunk_fts MATCH ?", (phrase,)).fetchone()[0]
         rarity = math.log((total - chunks + 0.5) / (chunks + 0.5))
-        counted.append(_Word(phrase, chunks, _SATURATION * max(rarity, 1e-6)))
+        counted.append(_Word(phrase, chunks, _SATURATION * max(rarity, 1e-6) if chunks else 0.0))
     return sorted(counted, key=lambda word: word.chunks)
+
+
+def _without(words: Sequence[_Word], *, below: float) -> int:
+    """How many of the words, rarest first, leave the rest unable to reach a score."""
+    return next((i for i in range(len(words)) if _most(words[i:]) < below), len(words))
 
 
 def _most(words: Sequence[_Word]) -> float:
