@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from preflexor_agents import prompts
-from preflexor_agents.backends.base import Request
+from preflexor_agents.backends.base import Backend, Completion, Delta, Request
 from preflexor_agents.backends.scripted import Gate, Reply, ScriptedBackend
 from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import (
@@ -91,6 +92,28 @@ def make_app(
     setup = Setup(settings=Settings(**({"model": "scripted", "rounds": 2} | settings)))
     engine = Engine(open_cast=open_cast, open_store=open_store)
     return PreflexorApp(setup=setup, engine=engine, sessions=sessions, clock=clock)
+
+
+class Halting:
+    """A real model that halts in the middle of the reply of a call, so that a test can say when things happen."""
+
+    def __init__(self, backend: Backend, gates: Mapping[int, Gate]) -> None:
+        self._backend, self._gates = backend, gates
+        self._calls = 0
+        self.spec, self.context_tok, self.native_tags = backend.spec, backend.context_tok, backend.native_tags
+        self.count_tok, self.aclose = backend.count_tok, backend.aclose
+
+    async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
+        gate = self._gates.get(self._calls)
+        self._calls += 1
+        pieces = 0
+        async with aclosing(self._backend.generate(request)) as stream:
+            async for item in stream:
+                yield item
+                pieces += 1
+                if gate is not None and pieces == 3:
+                    gate.reached.set()
+                    await gate.open.wait()
 
 
 async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:

@@ -1,21 +1,25 @@
 """A whole conversation with nano, driven by keys: asked, steered, stopped, ruled, branched, exported, replayed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from preflexor_agents.events import Ruled, Steered
+from preflexor_agents.backends.scripted import Gate
+from preflexor_agents.events import Role, Ruled, Steered
+from preflexor_agents.reflection.perform import Cast
+from preflexor_agents.session import open_cast
 from preflexor_agents.settings import Settings
 from preflexor_agents.store.sessions import Sessions
 from preflexor_agents.trace import read_trace
 from preflexor_tui.app import PreflexorApp, Replay
+from preflexor_tui.engine import Engine
 from preflexor_tui.setup import Setup
 from preflexor_tui.state.run import fold
 from preflexor_tui.widgets.citations import Source
 from preflexor_tui.widgets.round_card import RoundCard
 from tests.tui import chatting
-from tests.tui.chatting import chat, over, shown, type_in, until
+from tests.tui.chatting import Halting, chat, over, shown, type_in, until
 
 
 @pytest.fixture
@@ -26,19 +30,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-def nano_app(home: Path, **settings: object) -> PreflexorApp:
+def nano_app(home: Path, *, gates: Mapping[int, Gate] | None = None, **settings: object) -> PreflexorApp:
+    """The app on nano, which halts in the calls that have a gate."""
+
+    async def halting(model: str, others: Mapping[Role, str]) -> Cast:
+        cast = await open_cast(model, others)
+        return dict.fromkeys(cast, Halting(cast["thinker"], gates or {}))
+
     given = {"model": "nano", "store": home / "none.db", "rounds": 3} | settings
-    return PreflexorApp(setup=Setup(settings=Settings(**given)), sessions=home / "sessions.db", clock=lambda: 0.0)  # type: ignore[arg-type]
+    setup = Setup(settings=Settings(**given))  # type: ignore[arg-type]
+    engine = Engine(open_cast=halting)
+    return PreflexorApp(setup=setup, engine=engine, sessions=home / "sessions.db", clock=lambda: 0.0)
 
 
 async def test_a_conversation_with_nano(home: Path) -> None:
-    app = nano_app(home)
+    gate = Gate()
+    app = nano_app(home, gates={0: gate})
     async with app.run_test(size=(120, 40)) as pilot:
         await over(pilot)
 
         await type_in(pilot, "Why is nacre tough?")
-        await until(pilot, lambda: app.chat.shown.is_open)
+        await gate.reached.wait()
         await type_in(pilot, "Name the mechanism.")
+        gate.open.set()
         await over(pilot)
         first = app.chat.shown
         assert first.finished is not None and "sliding of tablets" in first.answer
@@ -77,18 +91,20 @@ async def test_a_conversation_with_nano(home: Path) -> None:
 
 
 async def test_escape_stops_a_round_of_nano_and_twice_the_run(home: Path) -> None:
-    app = nano_app(home, candidates=8, rounds=100)
+    first, second = Gate(), Gate()
+    app = nano_app(home, gates={0: first, 1: second})
     async with app.run_test(size=(100, 30)) as pilot:
         await over(pilot)
         await type_in(pilot, "What is bone made of?")
-        await until(pilot, lambda: app.chat.shown.is_open)
+        await first.reached.wait()
         await pilot.press("escape")
-        await until(pilot, lambda: app.chat.shown.rounds[0].finished is not None)
-        await pilot.press("escape", "escape")
+        await second.reached.wait()
+        app.chat.action_escape()
+        app.chat.action_escape()
         await over(pilot)
         run = app.chat.shown
-        assert run.rounds[0].stopped and run.finished is not None
-        assert run.finished.stop_reason in ("cancelled", "converged")  # nano may be faster than two keys
+        assert run.rounds[0].stopped and run.rounds[0].thinking
+        assert run.finished is not None and run.finished.stop_reason == "cancelled"
 
 
 async def test_a_session_of_nano_is_resumed_and_its_answer_ruled_by_hand(home: Path) -> None:

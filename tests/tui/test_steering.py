@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from textual.events import Key
 
 from preflexor_agents.backends.scripted import Gate, ScriptedBackend
 from preflexor_agents.errors import BackendError
@@ -325,3 +326,41 @@ async def test_a_critic_that_fails_leaves_the_draft() -> None:
         await over(pilot)
         await ask(pilot, "q")
         assert app.chat.shown.answer == "Nacre is tough because of its glue."
+
+
+async def test_enter_does_not_overtake_the_letters_before_it_nor_take_those_behind_it() -> None:
+    app = make_app(rounds=1)
+    async with app.run_test() as pilot:
+        await over(pilot)
+        for key in (*"one", "enter", *"two"):
+            app.post_message(Key(key, "\r" if key == "enter" else key))
+        await until(pilot, lambda: bool(app.chat.conversation.turns))
+        await over(pilot)
+        assert app.chat.shown.question == "one" and app.chat.query_one(Composer).text == "two"
+
+
+async def test_ctrl_j_breaks_the_line_and_up_goes_back_in_history() -> None:
+    app = make_app(rounds=1)
+    async with app.run_test() as pilot:
+        await over(pilot)
+        await pilot.press("a", "ctrl+j", "b", "enter")
+        await over(pilot)
+        assert app.chat.shown.question == "a\nb"
+        composer = app.chat.query_one(Composer)
+        await pilot.press("c", "up")
+        assert composer.text == "a\nb"
+        await pilot.press("down")
+        assert composer.text == "c"
+
+
+async def test_tab_completes_a_command() -> None:
+    app = make_app()
+    async with app.run_test() as pilot:
+        await over(pilot)
+        await pilot.press(*"/se", "tab")
+        assert app.chat.query_one(Composer).text == "/se"
+        await pilot.press("t", "tab")
+        assert app.chat.query_one(Composer).text == "/setup"
+        await pilot.press("enter")
+        await over(pilot)
+        assert app.chat.query_one(Composer).text == ""

@@ -40,7 +40,7 @@ def start(opening: Opening) -> None:
     """
     app = make_app(opening)
     is_served = "TEXTUAL_DRIVER" in os.environ
-    if not is_served and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not is_served and not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise InputError("chat needs a terminal; in a script use: preflexor ask 'QUESTION'")
     app.run()
 

@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.message import Message
 from textual.widgets import TextArea
 
 LONG_PASTE_CHARS = 20_000
 """A longer paste is kept beside the text, with a mark in its place: an editor that holds it would be slow."""
 
+OURS = ("send", "newline", "back", "forward", "complete")
+"""Actions of the composer; every other one is the editor's own."""
+
 
 class Composer(TextArea):
     """Enter sends, ctrl+j breaks the line; up in the first line goes back in history."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", id="composer.send", priority=True, tooltip="Send the question or the command"),
+        Binding("enter", "send", "Send", id="composer.send", tooltip="Send the question or the command"),
         Binding("ctrl+j,shift+enter", "newline", "New line", id="composer.newline", show=False),
         Binding("up", "back", "Earlier", id="composer.earlier", show=False),
         Binding("down", "forward", "Later", id="composer.later", show=False),
@@ -116,6 +119,15 @@ class Composer(TextArea):
             self.post_message(self.Complete())
         else:
             self.screen.focus_next()
+
+    async def _on_key(self, event: Key) -> None:
+        """Do what a key of ours is for at once: a binding would be looked up later, after keys typed behind it."""
+        active = self.screen.active_bindings.get(event.key)
+        if active is None or active.node is not self or active.binding.action not in OURS:
+            return
+        event.stop()
+        event.prevent_default()
+        await self.run_action(active.binding.action)
 
     async def _on_paste(self, event: Paste) -> None:
         """Take a long paste in without drawing it."""
