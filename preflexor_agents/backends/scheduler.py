@@ -99,12 +99,12 @@ class Scheduler:
                 self._prefill()
                 self._decode()
         except BaseException as error:
+            waiting = [self._arrived.popleft() for _ in range(len(self._arrived))]  # more may come at any time
             for live in self._live[:]:
                 self._broken(live, error)
-            for work in self._arrived:
+            for work in waiting:
                 work.job.close()
                 _fail(work, error)
-            self._arrived.clear()
             raise
 
     def _drop_cancelled(self) -> int:
