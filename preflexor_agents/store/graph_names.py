@@ -10,7 +10,7 @@ LONGEST_NAME = 300
 
 def clean(text: str) -> str:
     """The text on one line: white space joined, characters that cannot be shown left out."""
-    shown = "".join(c for c in text if c.isprintable() or c.isspace())
+    shown = text if text.isprintable() else "".join(c for c in text if c.isprintable() or c.isspace())
     return " ".join(shown.split())
 
 

@@ -8,6 +8,7 @@ import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -100,9 +101,19 @@ def evidence(db: Database, relation_ids: Iterable[int] | None) -> dict[int, tupl
     return {id: tuple(pieces) for id, pieces in found.items()}
 
 
-def _evidence(row: Sequence[object], run: Run) -> Evidence:
-    names = ("relation_id", "chunk_id", "source", "title", "page", "start", "end", "quote")
-    return Evidence(**dict(zip(names, row, strict=True)), run=run)  # type: ignore[arg-type]
+def _evidence(row: Sequence[Any], run: Run) -> Evidence:
+    relation_id, chunk_id, source, title, page, start, end, quote = row
+    return Evidence(
+        relation_id=relation_id,
+        chunk_id=chunk_id,
+        source=source,
+        title=title,
+        page=page,
+        start=start,
+        end=end,
+        quote=quote,
+        run=run,
+    )
 
 
 def run_columns(table: str) -> str:

@@ -124,8 +124,9 @@ def _refusal(writer: _Writer, fact: Fact) -> str:
 
 def _put(writer: _Writer, fact: Fact) -> None:
     subject, target = _entity(writer, fact.subject), _entity(writer, fact.object)
-    relation = _relation(writer, subject, graph_names.kind(fact.kind), target)
-    new = [quote for quote in dict.fromkeys(fact.quotes) if not _is_known(writer, relation, quote)]
+    relation, is_new = _relation(writer, subject, graph_names.kind(fact.kind), target)
+    quotes = dict.fromkeys(fact.quotes)
+    new = [quote for quote in quotes if is_new or not _is_known(writer, relation, quote)]
     if not new:
         return
     ends = (_name(writer, subject, fact.subject), _name(writer, target, fact.object))
@@ -166,15 +167,16 @@ def _name(writer: _Writer, entity_id: int, node: Node) -> int:
     return writer.names[key]
 
 
-def _relation(writer: _Writer, subject: int, kind: str, target: int) -> int:
+def _relation(writer: _Writer, subject: int, kind: str, target: int) -> tuple[int, bool]:
+    """The relation's id, and whether it is new."""
     key = (subject, kind, target)
     sql = "SELECT id FROM relation WHERE subject_id = ? AND kind = ? AND object_id = ?"
     row = writer.db.conn.execute(sql, key).fetchone()
     if row:
-        return int(row[0])
+        return int(row[0]), False
     writer.made[1] += 1
     insert = "INSERT INTO relation (subject_id, kind, object_id) VALUES (?, ?, ?)"
-    return int(writer.db.conn.execute(insert, key).lastrowid or 0)
+    return int(writer.db.conn.execute(insert, key).lastrowid or 0), True
 
 
 def _is_known(writer: _Writer, relation: int, quote: Quote) -> bool:

@@ -89,6 +89,8 @@ def test_every_virtual_machine_step_of_taking_a_run_back_may_be_the_last(library
     run = library.graph.begin(Run(kind="extract"))
     put(library, *(f"a {n} | to | b {n}" for n in range(8)), run=run)
     put(library, "a 1 | to | b 2")
+    for gone in ("a 1", "b 2", "b 3"):
+        library.graph.merge(id_of(library, "a 0"), id_of(library, gone))
     before, stopped = state(library), 0
     for steps in itertools.count(1):
         fired = iter([0] * (steps - 1) + [1])
@@ -102,6 +104,7 @@ def test_every_virtual_machine_step_of_taking_a_run_back_may_be_the_last(library
             library._db.conn.set_progress_handler(None, 0)
         assert state(library) == before
     assert stopped > 3 and broken(library.path) == [] and library.graph.counts().relations == 1
+    assert library.graph.entity("b 2").name == "a 1"
 
 
 def test_two_processes_add_to_one_graph_at_once(tmp_path: Path) -> None:
