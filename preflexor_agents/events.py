@@ -92,6 +92,8 @@ class RunStarted:
     started_at: float
     """Seconds since the epoch."""
     version: str = ""
+    earlier: tuple[str, ...] = ()
+    """What was said before in the conversation, a line each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ class Grounds:
     passages: tuple[Passage, ...] = ()
     steering: tuple[str, ...] = ()
     """What the user said between rounds."""
+    earlier: tuple[str, ...] = ()
+    """What was said before in the conversation, a line each."""
 
     def text(self) -> str:
         """The shared beginning of the user turn."""
@@ -55,6 +57,8 @@ class Grounds:
         if self.passages:
             lines = [f"[{n}] {p.title}: {one_line(p.text)}" for n, p in enumerate(self.passages, 1)]
             parts.append("Passages:\n" + "\n".join(lines))
+        if self.earlier:
+            parts.append("Earlier in this conversation:\n" + "\n".join(one_line(line) for line in self.earlier))
         parts.append(f"Question: {self.question.strip()}")
         parts += [f"The user adds: {one_line(words)}" for words in self.steering]
         return "\n\n".join(parts)

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,7 @@ async def ask(
     library: Library | None = None,
     store: str | None = None,
     control: Control | None = None,
+    earlier: tuple[str, ...] = (),
 ) -> AsyncGenerator[Event, None]:
     """Answer a question through the reflection group chat; yields the run's events, `RunFinished` last.
 
@@ -99,14 +101,39 @@ async def ask(
         library: the open knowledge store, if any.
         store: its path, for the record.
         control: stop or steer the run from outside.
+        earlier: what was said before in the conversation, from `remembered`.
     """
     from preflexor_agents.autogen.group_chat import reflection_team
+    from preflexor_agents.autogen.transcript import Turn, turn_message
 
     control = control or Control()
     team = reflection_team(cast, config=config, library=library, store=store, control=control)
-    async with aclosing(_watched(team, question, None, control)) as events:
+    task: str | TextMessage = question
+    state: State | None = None
+    if earlier:
+        started = begin(question, cast=cast, config=config, store=store if library is not None else None)
+        started = replace(started, earlier=earlier)
+        yield started
+        state, task = start(started), turn_message(Turn(started.started_at, 0, (started,)), source="user")
+    async with aclosing(_watched(team, task, state, control)) as events:
         async for event in events:
             yield event
+
+
+def remembered(turns: Sequence[tuple[str, str]], cast: Cast) -> tuple[str, ...]:
+    """What a follow-up question is told of the questions and answers before it: as much of the end of the conversation
+    as a quarter of the smallest context holds. The bundled model learned single questions only and is told nothing.
+    """
+    if any(backend.spec == "nano" for backend in cast.values()):
+        return ()
+    room_chars = min((b.context_tok for b in cast.values() if b.context_tok), default=4096) * 3 // 4
+    kept: list[str] = []
+    for question, answer in reversed(turns):
+        room_chars -= len(question) + len(answer)
+        if room_chars < 0:
+            break
+        kept[:0] = [f"user: {question}", f"you: {answer}"]
+    return tuple(kept)
 
 
 async def resume(

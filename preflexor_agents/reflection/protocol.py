@@ -278,7 +278,7 @@ def _ending(state: State, stop: StopReason, *, merged: str | None, elapsed_s: fl
 
 
 def _grounds(state: State) -> Grounds:
-    return Grounds(question=state.question, passages=state.passages, steering=state.steering)
+    return Grounds(question=state.question, passages=state.passages, steering=state.steering, earlier=state.earlier)
 
 
 def _duel(state: State, stage: Stage, n: int, old: str, new: str) -> float | Generate | None:

@@ -43,6 +43,8 @@ class State:
 
     question: str
     config: ReflectConfig
+    earlier: tuple[str, ...] = ()
+    """What was said before in the conversation."""
     has_store: bool = False
     context_tok: int = 0
     """Context of the smallest model in the cast; 0 if unknown."""
@@ -94,6 +96,7 @@ def start(event: RunStarted) -> State:
     return State(
         question=event.question,
         config=from_dict(event.config),
+        earlier=event.earlier,
         has_store=event.store is not None,
         context_tok=event.context_tok,
     )

@@ -364,3 +364,20 @@ async def test_tab_completes_a_command() -> None:
         await pilot.press("enter")
         await over(pilot)
         assert app.chat.query_one(Composer).text == ""
+
+
+async def test_a_follow_up_question_is_asked_with_what_was_said_before() -> None:
+    backend = voices()
+    app = make_app(backend, rounds=1)
+    async with app.run_test() as pilot:
+        await over(pilot)
+        await ask(pilot, "How tough is nacre?")
+        assert "Earlier" not in backend.requests[0].messages[-1].content
+        await ask(pilot, "And bone?")
+        prompt = backend.requests[-1].messages[-1].content
+        assert "user: How tough is nacre?\nyou: Nacre is tough because of its glue.\n\nQuestion: And bone?" in prompt
+        started = app.chat.conversation.turns[1].events[0]
+        assert isinstance(started, RunStarted) and len(started.earlier) == 2
+        await type_in(pilot, "/more")
+        await over(pilot)
+        assert "user: How tough is nacre?" in backend.requests[-1].messages[-1].content

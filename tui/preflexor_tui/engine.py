@@ -69,13 +69,30 @@ class Engine:
             tell("")
             return self._cast
 
-    async def ask(self, question: str, setup: Setup, control: Control, tell: Tell) -> AsyncGenerator[Event, None]:
-        """The events of a new run. Raises as `open` and `session.check_question` do."""
+    async def ask(
+        self,
+        question: str,
+        setup: Setup,
+        control: Control,
+        tell: Tell,
+        *,
+        before: Sequence[tuple[str, str]] = (),
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a new run; `before` are the questions and answers before it in the conversation.
+
+        Raises as `open` and `session.check_question` do.
+        """
         cast = await self.open(setup, tell)
         question = await session.check_question(question, cast)
         path = None if self.store is None else str(self.store.path)
         async for event in session.ask(
-            question, cast=cast, config=setup.config, library=self.store, store=path, control=control
+            question,
+            cast=cast,
+            config=setup.config,
+            library=self.store,
+            store=path,
+            control=control,
+            earlier=session.remembered(before, cast),
         ):
             yield event
 

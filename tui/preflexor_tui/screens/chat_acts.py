@@ -35,7 +35,10 @@ def ask(screen: "ChatScreen", question: str) -> None:
 def _begin(screen: "ChatScreen", turn: Turn) -> None:
     """Run a turn from its beginning."""
     app = screen.app
-    screen.start(turn, app.engine.ask(turn.entry.question, app.setup, turn.driver.control, screen.tell))
+    turns = screen.conversation.turns
+    before = [(t.run.question, t.run.answer) for t in turns[: turns.index(turn)] if t.run.answer]
+    events = app.engine.ask(turn.entry.question, app.setup, turn.driver.control, screen.tell, before=before)
+    screen.start(turn, events)
 
 
 def go_on(screen: "ChatScreen", turn: Turn, *, rounds: int, setup: Setup | None = None) -> None:
