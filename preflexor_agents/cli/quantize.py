@@ -23,7 +23,8 @@ Example:
   preflexor quantize base/ --adapter runs/lora --auto --max-kl 0.02 --max-memory 4GB
   preflexor quantize model-F16.gguf small.gguf --type IQ4_XS --calibrate
 """
-_NEEDED = ("torch", "transformers", "peft", "gguf", "safetensors", "sentencepiece")
+_NEEDED = ("torch", "transformers", "peft", "safetensors", "sentencepiece")
+"""For a folder; to make types of a GGUF file llama.cpp is enough."""
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -90,12 +91,12 @@ def command(
     folder, then divergence, perplexity and thinking with F16. The report lies beside the files. Ends with exit code 1
     if a type could not be made or was not good enough.
     """
-    _check_installed(source)
     from preflexor_agents.backends.installed import models_folder
     from preflexor_quantize import job as work
     from preflexor_quantize.ftypes import file_type
 
     _check_exists(source, adapter)
+    _check_installed(source)
     job = work.Job(
         source=source,
         out=out or models_folder(),
@@ -222,7 +223,7 @@ def _check_installed(source: Path) -> None:
     from preflexor_agents.cli.doctor import is_checkout, pip_install
 
     missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
-    if missing:
+    if missing and source.is_dir():
         install = pip_install(".[quantize]" if is_checkout() else "preflexor-agents[quantize]")
         raise InputError(f"{source} needs {', '.join(missing)} to be converted; install with: {install}")
 

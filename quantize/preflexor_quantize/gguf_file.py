@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,12 @@ for _name in ("gguf_get_n_tensors", "gguf_get_data_offset"):
 for _name in ("gguf_get_tensor_offset", "gguf_get_tensor_size", "gguf_get_tensor_type"):
     getattr(libggml, _name).restype = ctypes.c_int if _name.endswith("type") else ctypes.c_size_t
     getattr(libggml, _name).argtypes = [ctypes.c_void_p, ctypes.c_int64]
+libggml.gguf_find_key.restype = ctypes.c_int64
+libggml.gguf_find_key.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+libggml.gguf_get_arr_n.restype = ctypes.c_size_t
+libggml.gguf_get_arr_n.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+libggml.gguf_get_arr_data.restype = ctypes.POINTER(ctypes.c_int32)
+libggml.gguf_get_arr_data.argtypes = [ctypes.c_void_p, ctypes.c_int64]
 libggml.gguf_get_tensor_name.restype = libggml.ggml_type_name.restype = ctypes.c_char_p
 libggml.gguf_get_tensor_name.argtypes = [ctypes.c_void_p, ctypes.c_int64]
 libggml.ggml_type_name.argtypes = [ctypes.c_int]
@@ -49,8 +57,37 @@ def read_gguf(file: Path) -> Header:
     Raises:
         ModelError: the file is missing, damaged or cut short.
     """
+    with _opened(file) as found:
+        data_offset = int(libggml.gguf_get_data_offset(found))
+        types, end = {}, 0
+        for n in range(libggml.gguf_get_n_tensors(found)):
+            name = libggml.gguf_get_tensor_name(found, n).decode("utf-8", errors="replace")
+            types[name] = _type_name(libggml.gguf_get_tensor_type(found, n))
+            end = max(end, libggml.gguf_get_tensor_offset(found, n) + libggml.gguf_get_tensor_size(found, n))
+    size = file.stat().st_size
+    if data_offset + end > size:
+        raise ModelError(f"{file} is cut short: {size} of {data_offset + end} bytes; download or convert it again")
+    return Header(data_offset, types)
+
+
+def token_types(file: Path) -> list[int]:
+    """The file's type of each token, as GGUF numbers them. Raises as `read_gguf`.
+
+    llama.cpp's own view differs: it shows some control tokens, as `<|start|>`, whatever the file says.
+    """
+    with _opened(file) as found:
+        key = libggml.gguf_find_key(found, b"tokenizer.ggml.token_type")
+        if key < 0:
+            raise ModelError(f"{file} has no vocabulary; download or convert it again")
+        types: list[int] = libggml.gguf_get_arr_data(found, key)[: libggml.gguf_get_arr_n(found, key)]
+        return types
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int]:
     try:
-        size = file.stat().st_size
+        with file.open("rb"):
+            pass
     except OSError as e:
         raise ModelError(f"{file} cannot be read: {e.strerror or e}; give a GGUF file") from None
     with log_lines():
@@ -58,17 +95,9 @@ def read_gguf(file: Path) -> Header:
     if not found:
         raise ModelError(f"{file} is damaged or no GGUF file; download or convert it again")
     try:
-        data_offset = int(libggml.gguf_get_data_offset(found))
-        types, end = {}, 0
-        for n in range(libggml.gguf_get_n_tensors(found)):
-            name = libggml.gguf_get_tensor_name(found, n).decode("utf-8", errors="replace")
-            types[name] = _type_name(libggml.gguf_get_tensor_type(found, n))
-            end = max(end, libggml.gguf_get_tensor_offset(found, n) + libggml.gguf_get_tensor_size(found, n))
+        yield found
     finally:
         libggml.gguf_free(found)
-    if data_offset + end > size:
-        raise ModelError(f"{file} is cut short: {size} of {data_offset + end} bytes; download or convert it again")
-    return Header(data_offset, types)
 
 
 def row_bytes(type_name: str, count: int) -> int:

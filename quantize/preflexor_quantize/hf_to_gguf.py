@@ -51,7 +51,7 @@ def merge_scores(tokenizer_json: dict[str, Any]) -> dict[str, float]:
     return scores
 
 
-def token_types(
+def corrected(
     stock: Sequence[int], added: Sequence[dict[str, Any]], *, control: int, visible: int, keep: Sequence[int]
 ) -> list[int]:
     """The types with the added tokens put right; those in `keep` stay as they are."""
@@ -90,7 +90,7 @@ def _teach_types(gguf: Any, folder: Path) -> None:
     def add_token_types(self: Any, types: Sequence[int]) -> None:
         added = _described(folder).get("added_tokens", ())
         keep = (kinds.UNKNOWN, kinds.BYTE)
-        stock(self, token_types(types, added, control=kinds.CONTROL, visible=kinds.USER_DEFINED, keep=keep))
+        stock(self, corrected(types, added, control=kinds.CONTROL, visible=kinds.USER_DEFINED, keep=keep))
 
     gguf.GGUFWriter.add_token_types = add_token_types
 

@@ -152,15 +152,3 @@ def collect(source: Path, text: str, *, dataset: str, watch: Watch = ignore) -> 
             "leave out --calibrate, or install the version that constraints.txt names"
         )
     return Importance(values=sums.means(), windows=len(windows), dataset=dataset)
-
-
-def even(source: Path) -> Importance:
-    """All columns alike, for a plan: llama.cpp plans some types only with a matrix at hand."""
-    import gguf
-
-    values = {
-        t.name: np.ones(int(np.prod([t.shape[0], *t.shape[2:]])), dtype=np.float32)
-        for t in gguf.GGUFReader(source).tensors
-        if len(t.shape) > 1
-    }
-    return Importance(values=values, windows=0, dataset="")

@@ -19,9 +19,9 @@ from preflexor_quantize.engine import Engine
 from preflexor_quantize.files import Watch, check_room, gigabytes, ignore, replacing
 from preflexor_quantize.folder import file_name, read_folder
 from preflexor_quantize.ftypes import LADDER, NEED_IMPORTANCE
-from preflexor_quantize.imatrix import Importance, collect, even
+from preflexor_quantize.imatrix import Importance, collect
 from preflexor_quantize.llama_quantize import quantize
-from preflexor_quantize.plan import Plan, check_kept, plan
+from preflexor_quantize.plan import Plan, check_kept, even, plan
 from preflexor_quantize.report import Made, Report
 
 MAX_KL = 0.05

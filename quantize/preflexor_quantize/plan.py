@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from preflexor_agents.errors import ModelError, PreflexorError
 from preflexor_quantize.gguf_file import read_gguf, row_bytes
 from preflexor_quantize.imatrix import Importance
@@ -79,6 +81,13 @@ def plan(source: Path, type_name: str, *, importance: Importance | None = None) 
         raise PreflexorError(f"llama.cpp's plan for {source.name} has {len(tensors)} of {len(types)} tensors")
     body = sum(-(-t.after_bytes // 32) * 32 for t in tensors)
     return Plan(type_name, tuple(tensors), header.data_offset + body)
+
+
+def even(source: Path) -> Importance:
+    """All columns alike, for a plan: llama.cpp plans some types only with a matrix at hand. Raises as `plan`."""
+    shapes = {t.name: t.shape for t in plan(source, "Q8_0").tensors if len(t.shape) > 1}
+    values = {name: np.ones(shape[0] * prod(shape[2:]), dtype=np.float32) for name, shape in shapes.items()}
+    return Importance(values=values, windows=0, dataset="")
 
 
 def check_kept(plan: Plan, file: Path) -> None:

@@ -14,6 +14,7 @@ from preflexor_agents.prompts import Message
 from preflexor_quantize.agreement import Agreement
 from preflexor_quantize.engine import Engine
 from preflexor_quantize.folder import read_folder
+from preflexor_quantize.gguf_file import token_types
 from preflexor_quantize.hf_model import load_model, precision
 from preflexor_quantize.tags import stays_visible
 
@@ -116,7 +117,7 @@ def _check_vocabulary(tokenizer: Any, engine: Engine, file: Path, *, rows: int) 
 
 def _check_tags(tokenizer: Any, engine: Engine, file: Path) -> tuple[str, ...]:
     added = tokenizer.added_tokens_decoder.items()
-    types = _token_types(file)
+    types = token_types(file)
     visible = [(n, t.content) for n, t in added if stays_visible(t.content, special=t.special) and t.content.strip()]
     for number, content in visible:
         if engine.tokens_of(content, special=True) != [number] or engine.is_control(number):
@@ -126,12 +127,6 @@ def _check_tags(tokenizer: Any, engine: Engine, file: Path) -> tuple[str, ...]:
         if hidden and types[number] not in (gguf.TokenType.CONTROL, gguf.TokenType.UNKNOWN):
             raise PreflexorError(f"{file.name}: {token.content} is not a control token")
     return tuple(content for _, content in visible)
-
-
-def _token_types(file: Path) -> list[int]:
-    """From the file: llama.cpp shows some control tokens, as `<|start|>`, whatever the file says."""
-    field = gguf.GGUFReader(file).fields["tokenizer.ggml.token_type"]
-    return [int(field.parts[part][0]) for part in field.data]
 
 
 def _check_windows(tokenizer: Any, engine: Engine, file: Path, tags: Sequence[str]) -> int:

@@ -22,17 +22,13 @@ from preflexor_agents.errors import InputError, ModelError, PreflexorError
 from preflexor_quantize import converter as converters
 from preflexor_quantize.convert import convert
 from preflexor_quantize.engine import Engine
-from preflexor_quantize.hf_to_gguf import SPLITS, merge_scores, pre_tokenizer_name, token_types
+from preflexor_quantize.gguf_file import token_types
+from preflexor_quantize.hf_to_gguf import SPLITS, corrected, merge_scores, pre_tokenizer_name
 from preflexor_quantize.verify import verify
 from tests.quantize import folders as make
 
 Make = Callable[[str], Path]
 FAMILIES = ("nano", "gpt2", "llama3", "stories", "chatml")
-
-
-def types_of(file: Path) -> list[int]:
-    field = gguf.GGUFReader(file).fields["tokenizer.ggml.token_type"]
-    return [int(field.parts[part][0]) for part in field.data]
 
 
 @pytest.mark.slow
@@ -45,7 +41,7 @@ def test_a_tokenizer_with_added_tags_keeps_ids_texts_and_continuations(
         for tag in make.TAGS:
             assert engine.tokens_of(f"a{tag}b", special=False).count(ids[tag]) == 1
             assert engine.vocabulary.piece(ids[tag]) == tag.encode()
-    types = types_of(converted(family))
+    types = token_types(converted(family))
     assert {types[ids[tag]] for tag in make.TAGS} == {gguf.TokenType.USER_DEFINED}
     hidden = [text for text in ids if text not in make.TAGS and text != "<unk>"]
     assert hidden and {types[ids[text]] for text in hidden} == {gguf.TokenType.CONTROL}
@@ -144,4 +140,4 @@ def test_a_tag_that_is_flagged_special_is_made_visible_and_a_marker_is_not() -> 
         {"id": 3, "content": "<unk>", "special": True},
         {"id": 9, "content": "<|beyond|>", "special": True},
     ]
-    assert token_types([1, 3, 3, 2], added, control=3, visible=4, keep=(2,)) == [3, 4, 4, 2]
+    assert corrected([1, 3, 3, 2], added, control=3, visible=4, keep=(2,)) == [3, 4, 4, 2]

@@ -18,10 +18,10 @@ from preflexor_quantize import imatrix, job, scoring, thinking
 from preflexor_quantize.engine import Engine
 from preflexor_quantize.files import Written, check_room, replacing
 from preflexor_quantize.ftypes import NEED_IMPORTANCE, file_type, file_types
-from preflexor_quantize.imatrix import _Sums, collect, even, windows_of
+from preflexor_quantize.imatrix import _Sums, collect, windows_of
 from preflexor_quantize.job import Budget, Job, outline, run
 from preflexor_quantize.llama_quantize import quantize
-from preflexor_quantize.plan import Plan, check_kept, plan
+from preflexor_quantize.plan import Plan, check_kept, even, plan
 from preflexor_quantize.plot import plot
 from preflexor_quantize.texts import calibration_text, scored_text
 
