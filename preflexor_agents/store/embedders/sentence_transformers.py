@@ -64,7 +64,9 @@ def _load(model: str) -> Any:
     try:
         package = import_module("sentence_transformers")
     except ImportError as error:
-        raise ModelError(f"embedder sentence-transformers:{printable(model)} needs a package; {_INSTALL}") from error
+        raise ModelError(
+            f"embedder sentence-transformers:{printable(model)} needs a package ({error}); {_INSTALL}"
+        ) from error
     try:
         return package.SentenceTransformer(model)
     except (OSError, ValueError, RuntimeError) as error:
