@@ -5,6 +5,7 @@ in a field of its own or as tags in the text, a template that may not let us con
 it would obey in any text, prompts that it cuts without a word.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -28,7 +29,16 @@ from preflexor_agents.backends.ollama_prompt import (
     turns,
     with_thinking,
 )
-from preflexor_agents.backends.ollama_server import FAILURES, connect, connect_plain, failure, rendered, server_url
+from preflexor_agents.backends.ollama_server import (
+    FAILURES,
+    READ_S,
+    connect,
+    connect_plain,
+    failure,
+    most_parallel,
+    rendered,
+    server_url,
+)
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel, Usage
@@ -45,6 +55,8 @@ TURN_TOK = 6
 CACHE_UNKNOWN = "Ollama does not say how many prompt tokens came from its cache: 0 is reported"
 UNCOUNTED = "Ollama did not count all tokens: what it left out is an estimate"
 ENDED_EARLY = "Ollama ended the reply without a last word (it stops a model that repeats itself)"
+WAITED_S = 1.0
+"""Waiting for the server is mentioned from here on."""
 NOT_JSON = "the answer is not JSON although a schema was asked for"
 
 
@@ -52,8 +64,9 @@ class OllamaBackend:
     """One model on an Ollama server. Made by `open`; safe for calls that overlap."""
 
     def __init__(
-        self, client: ollama.AsyncClient, model: OllamaModel, *, url: str, notes: tuple[str, ...] = ()
+        self, client: ollama.AsyncClient, model: OllamaModel, *, url: str, most: int, notes: tuple[str, ...] = ()
     ) -> None:
+        """Take over a client; at most `most` calls are sent at once, in order of arrival."""
         self._client = client
         self._model = model
         self._url = url
@@ -61,18 +74,21 @@ class OllamaBackend:
         self._plain: httpx.AsyncClient | None = None
         self._way: Prefill | None = None
         self._untold = (CACHE_UNKNOWN, *notes)
+        self._turns = asyncio.Semaphore(most)
+        self._silence_s = READ_S * most
+        """Longest silence: the server may work off all the other calls first."""
 
     @classmethod
     async def open(cls, name: str) -> "OllamaBackend":
         """Find the server and the model; nothing is loaded yet.
 
         Raises:
-            ConfigError: OLLAMA_HOST is no address.
+            ConfigError: OLLAMA_HOST is no address, or OLLAMA_NUM_PARALLEL no number.
             BackendError: no Ollama server there.
             ModelError: the model is not installed, or cannot chat.
         """
-        url = server_url()
-        client = connect(url)
+        url, most = server_url(), most_parallel()
+        client = connect(url, read_s=READ_S * most)
         try:
             model = await find_model(client, name, url=url)
             same = await twins(client, model, url=url)
@@ -82,7 +98,7 @@ class OllamaBackend:
         garbled = (
             "is loaded with the same weights and another template: if replies are garbled, stop it with: ollama stop"
         )
-        return cls(client, model, url=url, notes=tuple(f"{other} {garbled} {other}" for other in same))
+        return cls(client, model, url=url, most=most, notes=tuple(f"{other} {garbled} {other}" for other in same))
 
     @property
     def spec(self) -> str:
@@ -100,24 +116,36 @@ class OllamaBackend:
         return self._model.native_tags
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
-        """Stream one reply; see `Backend.generate`. Closing it closes the connection, which stops the server."""
+        """Stream one reply when its turn comes; see `Backend.generate`.
+
+        Closing it closes the connection, which stops the server.
+        """
         started = time.monotonic()
+        async with self._turns, aclosing(self._generate(request, started)) as items:
+            async for item in items:
+                yield item
+
+    async def _generate(self, request: Request, started: float) -> AsyncGenerator[Delta | Completion, None]:
         call = await self._call(request)
         reply = _Reply(structured=request.json_schema is not None, prefilled=call.prefilled)
         try:
             pieces = cast(AsyncGenerator[Any, None], await self._send(call))
             async with aclosing(pieces):
                 async for piece in pieces:
+                    reply.began = reply.began or time.monotonic()
                     for delta in reply.take(piece):
                         yield delta
         except FAILURES as e:
-            raise failure(e, url=self._url, name=self._model.name, arrived=reply.arrived) from e
+            raise failure(e, url=self._url, name=self._model.name, arrived=reply.arrived, read_s=self._silence_s) from e
         for delta in reply.rest():
             yield delta
         if reply.last is None and not reply.arrived:
             raise BackendError(f"Ollama ended the reply of {self._model.name} before its first token; ask again")
         told, self._untold = self._untold, ()
         usage, notes = self._usage(reply, call)
+        waited = reply.waited(started)
+        if waited >= WAITED_S:
+            notes = (*notes, f"waited {waited:.1f} s for the server")
         yield reply.completion(usage, seconds=time.monotonic() - started, notes=(*call.notes, *notes, *told))
 
     async def count_tok(self, messages: tuple[Message, ...]) -> int:
@@ -265,6 +293,8 @@ class _Reply:
     prefilled: bool
     last: Any = None
     arrived: int = 0
+    began: float = 0.0
+    """When the first piece came, on the monotonic clock."""
     _thinking: list[str] = field(default_factory=list)
     _json: list[str] = field(default_factory=list)
     _parser: SectionParser | None = None
@@ -284,6 +314,11 @@ class _Reply:
         elif text:
             found += self._sections().feed(text)
         return [Delta(channel, words) for channel, words in found]
+
+    def waited(self, asked: float) -> float:
+        """Seconds from asking to the first piece in which the server did not read the prompt: others, or loading."""
+        read_ns = (self.last.prompt_eval_duration or 0) if self.last is not None else 0
+        return self.began - asked - read_ns / 1e9 if self.began else 0.0
 
     def rest(self) -> list[Delta]:
         """What was held back because it looked like the beginning of a tag."""

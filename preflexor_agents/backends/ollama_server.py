@@ -18,6 +18,9 @@ READ_S = 600.0
 ASK_S = 30.0
 """Longest wait for what needs no model: which models there are, what one is."""
 PORT = 11434
+PARALLEL = 4
+"""Calls sent at once where nothing says how many the server takes. It queues what is too many for it; more in its
+queue would only run out of patience there."""
 
 FAILURES = (ollama.ResponseError, ollama.RequestError, httpx.HTTPError, ConnectionError, ValueError)
 """What the client raises; ValueError is a reply that is no JSON or lacks a field."""
@@ -37,6 +40,20 @@ def server_url(host: str | None = None) -> str:
     if name == "0.0.0.0":
         name = "127.0.0.1"
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path}"
+
+
+def most_parallel() -> int:
+    """Most calls that are sent at once: OLLAMA_NUM_PARALLEL, else PARALLEL. A server does not tell its own bound.
+
+    Raises:
+        ConfigError: the variable is no number that Ollama would take.
+    """
+    said = os.environ.get("OLLAMA_NUM_PARALLEL", "").strip()
+    if not said:
+        return PARALLEL
+    if not (said.isascii() and said.isdigit() and len(said) < 4):
+        raise ConfigError(f"OLLAMA_NUM_PARALLEL is {said[:40]!r}; it must be a number like 4, as the server was given")
+    return int(said) or PARALLEL  # 0 lets the server decide
 
 
 def connect(

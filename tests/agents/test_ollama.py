@@ -127,6 +127,8 @@ async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.
 
 
 async def test_a_silent_model_is_given_up_in_the_end(stub: OllamaStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", "1")
+
     async def chat(*args: object, **options: object) -> AsyncIterator[ollama.ChatResponse]:
         async def pieces() -> AsyncIterator[ollama.ChatResponse]:
             yield ollama.ChatResponse(message=ollama.Message(role="assistant", content="half "))
