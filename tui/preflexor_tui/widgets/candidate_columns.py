@@ -80,12 +80,7 @@ def _head(candidate: Candidate) -> Content:
         verdict = f"same words as draft {candidate.same_as}"
     elif candidate.score is not None:
         verdict = f"won {candidate.score:.2f} against draft {candidate.against}"
-    chosen = "chosen  " if candidate.chosen else ""
+    chosen = "  chosen" if candidate.chosen else ""
     tokens = f"{candidate.step.usage.generated} tok" if candidate.step.usage.generated else candidate.step.status
-    return Content.assemble(
-        mark,
-        (f"draft {candidate.number}", "bold"),
-        (f"  {chosen}{tokens}", "$text-muted"),
-        "\n",
-        (verdict, "$text-muted"),
-    )
+    name = (f"draft {candidate.number}", "bold")
+    return Content.assemble(mark, name, (f"{chosen}\n{tokens}\n{verdict}", "$text-muted"))
