@@ -67,6 +67,18 @@ def test_a_store_searches_with_the_new_embedder_and_forgets_the_old(many: Store)
     assert upkeep.check(many.path) == []
 
 
+def test_the_old_vectors_answer_while_the_new_are_made(many: Store) -> None:
+    before = many.search("hardness of alloy 42")
+    during: list[bool] = []
+
+    def look(seen: ReindexProgress) -> None:
+        with Store.open(many.path) as other:
+            during.append(many.search("hardness of alloy 42") == before == other.search("hardness of alloy 42"))
+
+    many.reindex(Turned(), progress=look)
+    assert during == [True] * 4
+
+
 def test_the_new_vectors_are_those_of_an_ingest_with_the_new_embedder(many: Store, tmp_path: Path) -> None:
     many.reindex(Turned())
     with Store.open(tmp_path / "fresh.db", embedder=Turned()) as fresh:
