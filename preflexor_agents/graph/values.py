@@ -209,3 +209,13 @@ class PatternUse:
     end: int
     quote: str
     run: Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analogy:
+    """A part of the graph that follows a pattern."""
+
+    entities: tuple[Entity, ...]
+    """For each symbol what stands for it."""
+    relations: tuple[Relation, ...]
+    """For each step."""

@@ -66,12 +66,23 @@ def patterns(db: Database, *, root: int | None = None) -> list[Pattern]:
                JOIN entity e ON e.folded = b.folded WHERE e.root_id = ?1"""
     sql = f"""SELECT p.id, p.shape, count(*) AS uses FROM pattern p JOIN pattern_use u ON u.pattern_id = p.id
               WHERE ?1 IS NULL OR p.id IN ({bound}) GROUP BY p.id ORDER BY uses DESC, p.shape"""
-    return [
-        Pattern(
-            id=id, steps=tuple(PatternStep(source=a, kind=kind, target=b) for a, kind, b in json.loads(shape)), uses=n
-        )
-        for id, shape, n in db.conn.execute(sql, (root,))
-    ]
+    return [Pattern(id=id, steps=_steps(shape), uses=n) for id, shape, n in db.conn.execute(sql, (root,))]
+
+
+def steps(db: Database, pattern_id: int) -> tuple[PatternStep, ...]:
+    """The steps of a pattern.
+
+    Raises:
+        InputError: there is no such pattern.
+    """
+    row = db.conn.execute("SELECT shape FROM pattern WHERE id = ?", (pattern_id,)).fetchone()
+    if row is None:
+        raise InputError(f"the graph has no pattern {pattern_id}; list the patterns to see which are")
+    return _steps(row[0])
+
+
+def _steps(shape: str) -> tuple[PatternStep, ...]:
+    return tuple(PatternStep(source=a, kind=kind, target=b) for a, kind, b in json.loads(shape))
 
 
 def uses(db: Database, pattern_id: int) -> list[PatternUse]:
@@ -84,9 +95,8 @@ def uses(db: Database, pattern_id: int) -> list[PatternUse]:
                   substr(c.text, u.start + 1, u."end" - u.start), {graph_view.run_columns("r")}
               FROM pattern_use u JOIN chunk c ON c.id = u.chunk_id JOIN document d ON d.id = c.document_id
               JOIN graph_run r ON r.id = u.run_id WHERE u.pattern_id = ? ORDER BY d.source, c.start + u.start, u.id"""
+    steps(db, pattern_id)
     rows = db.conn.execute(sql, (pattern_id,)).fetchall()
-    if not rows:
-        raise InputError(f"the graph has no pattern {pattern_id}; list the patterns to see which are")
     bound = _bindings(db, pattern_id)
     roots = dict.fromkeys(root for names in bound.values() for _, root in names if root is not None)
     return [_use(pattern_id, row, bound[row[0]], graph_view.entities(db, list(roots))) for row in rows]

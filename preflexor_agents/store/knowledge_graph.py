@@ -15,6 +15,7 @@ from preflexor_agents.events import Passage
 from preflexor_agents.graph.values import (
     Abstraction,
     Added,
+    Analogy,
     Entity,
     Evidence,
     Fact,
@@ -32,6 +33,7 @@ from preflexor_agents.graph.values import (
 )
 from preflexor_agents.store import (
     driver,
+    graph_analogies,
     graph_find,
     graph_measures,
     graph_merges,
@@ -271,6 +273,25 @@ class KnowledgeGraph:
         """
         with self._reading():
             return graph_patterns.uses(self._db, pattern_id)
+
+    def analogies(self, pattern_id: int, *, k: int = 20) -> list[Analogy]:
+        """Parts of the graph that follow a pattern, shown by a text or not, those with most evidence first.
+
+        A symbol is one entity throughout, and no two symbols are the same; a search that grows too large ends early.
+
+        Raises:
+            InputError: there is no such pattern.
+            ConfigError: `k` is less than 1.
+        """
+        _check("k", k, 1)
+        with self._reading():
+            steps = graph_patterns.steps(self._db, pattern_id)
+            walks = graph_analogies.walks(self._db, steps, k=k)
+            known = graph_view.entities(self._db, list({root for bound, _ in walks for root in bound.values()}))
+        return [
+            Analogy(entities=tuple(known[bound[symbol]] for symbol in sorted(bound)), relations=relations)
+            for bound, relations in walks
+        ]
 
     def quotes(self, source: str, spans: Iterable[tuple[int, int]]) -> list[tuple[Quote, ...]]:
         """For each range of characters in a document's text the quotes that cover it, one for each chunk it touches.

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from preflexor_agents.errors import InputError
 from preflexor_agents.graph import chains, tagged
+from preflexor_agents.graph.values import Abstraction, PatternStep
 from preflexor_agents.store import Store
 from preflexor_agents.store.graph_import import import_tagged
-from tests.store.graph_facts import lines
+from tests.store.graph_facts import lines, put, quote
 
 AUTHORS = (
     Path(__file__).parents[3] / "shared" / "data" / "ref-graph-preflexor" / "results" / "graph_3b_data_eval_all.jsonl"
@@ -213,6 +214,25 @@ def test_concrete_walks_that_share_a_pattern_are_found_through_it(store: Store, 
     assert store.graph.patterns()[0].uses == 1
     with pytest.raises(InputError, match="no pattern 99"):
         store.graph.pattern_uses(99)
+
+
+def test_parts_of_the_graph_that_follow_a_pattern_are_found_without_a_text_that_says_so(library: Store) -> None:
+    put(library, "mortar | diverts | crack", "crack | raises | toughness")
+    put(
+        library, "twist | diverts | light", "light | raises | colour", "heat | diverts | light", "light | lowers | cost"
+    )
+    put(library, "loop | diverts | back", "back | raises | loop", "glass light | raises | shine")
+    steps = (PatternStep(source=0, kind="diverts", target=1), PatternStep(source=1, kind="raises", target=2))
+    shape = Abstraction(steps=steps, names=("", "", ""), quote=quote(library, "Nacre"))
+    library.graph.add([], run=library.graph.runs()[0], patterns=[shape])
+    library.graph.merge(library.graph.entity("light").id, library.graph.entity("glass light").id)
+    (pattern,) = library.graph.patterns()
+    found = [tuple(entity.name for entity in each.entities) for each in library.graph.analogies(pattern.id)]
+    lit = {(start, "light", end) for start in ("twist", "heat") for end in ("colour", "shine")}
+    assert set(found) == {("mortar", "crack", "toughness"), *lit}
+    assert len(found) == 5 and len(library.graph.analogies(pattern.id, k=2)) == 2
+    with pytest.raises(InputError, match="no pattern 99"):
+        library.graph.analogies(99)
 
 
 @pytest.mark.skipif(not AUTHORS.exists(), reason=f"needs the authors' outputs in {AUTHORS.name}")
