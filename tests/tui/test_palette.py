@@ -133,6 +133,7 @@ async def test_without_a_run_there_is_nothing_to_export(home: Path) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await chatting.over(pilot)
         acts.export_run(app, ".md")
+        await chatting.until(pilot, lambda: len(app._notifications) == 1)
         assert [note.message for note in app._notifications] == ["there is no run yet; ask something first"]
     assert list(home.glob("*.md")) == []
 

@@ -46,7 +46,7 @@ class PreflexorApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", id="app.quit", show=False, priority=True),
         *(Binding(e.key, f"page('{e.name}')", e.title, id=f"app.{e.name}", show=False) for e in pages.ENTRIES),
     ]
-    COMMANDS = App.COMMANDS | {_everything}
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_everything}
     SCREENS: ClassVar[dict[str, Callable[[], Screen[object]]]] = {}
 
     def __init__(

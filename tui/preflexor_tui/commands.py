@@ -52,11 +52,15 @@ class Everything(Provider):
         for suffix, form in exporting.FORMATS.items():
             yield Offer(f"Export as {form}", f"the last run as a {suffix} file", partial(acts.export_run, app, suffix))
         yield Offer("Export as a picture", "what the screen shows, as SVG", partial(acts.export_picture, app))
+        yield Offer("Theme", "try the colours one after the other", app.search_themes)
         for name in themes.NAMES:
             yield Offer(
                 f"Theme {name}", "colours; saved with the settings", partial(acts.use_theme, app, name), first=False
             )
         yield from self._bound()
+        for name, help_, do, _ in app.get_system_commands(self.screen):
+            if name not in ("Screenshot", "Theme"):
+                yield Offer(name, help_, do)
 
     def _chat(self) -> Iterator[Offer]:
         app = self._app

@@ -25,11 +25,11 @@ class ForgeScreen(Page):
 
     TITLE = "Preference rows"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("right,n", "step(1)", "next", id="forge.next"),
-        Binding("left,p", "step(-1)", "previous", id="forge.previous"),
-        Binding("g", "go", "go to a row", id="forge.go"),
-        Binding("d", "toggle_marks", "mark differences", id="forge.marks"),
-        Binding("f", "open", "another file", id="forge.open"),
+        Binding("right,n", "step(1)", "Next", id="forge.next"),
+        Binding("left,p", "step(-1)", "Previous", id="forge.previous"),
+        Binding("g", "go", "Go to a row", id="forge.go"),
+        Binding("d", "toggle_marks", "Mark differences", id="forge.marks"),
+        Binding("f", "open", "Another file", id="forge.open"),
     ]
 
     def __init__(self, file: Path | None = None) -> None:

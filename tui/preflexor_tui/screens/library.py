@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Input, OptionList, ProgressBar, Static
+from textual.widgets.data_table import RowKey
 from textual.widgets.option_list import Option
 
 from preflexor_agents.cli.ingest import last_part, rates, work_done
@@ -36,10 +37,10 @@ class LibraryScreen(Page):
 
     TITLE = "Library"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "search", "search", id="library.search"),
-        Binding("i", "ingest", "add documents", id="library.ingest"),
-        Binding("o", "open", "open the source", id="library.open"),
-        Binding("x", "stop", "stop adding", id="library.stop"),
+        Binding("slash", "search", "Search", id="library.search"),
+        Binding("i", "ingest", "Add documents", id="library.ingest"),
+        Binding("o", "open", "Open the source", id="library.open"),
+        Binding("x", "stop", "Stop adding", id="library.stop"),
     ]
 
     def __init__(self, stores: Callable[[], tuple[Path, Path]], *, added: Callable[[], None]) -> None:
@@ -114,13 +115,14 @@ class LibraryScreen(Page):
 
     @work(exclusive=True, group="list")
     async def list_documents(self, containing: str = "") -> None:
-        """Show the documents with these words in their names."""
+        """Show the documents with these words in their names; all of them where none has."""
         if not self._path.exists():
             self.describe(f"{tilde(self._path)}: no documents yet")
             self.tell("Nothing in the store yet. Press i and name a folder with papers or notes.")
             return
         try:
-            found = await asyncio.to_thread(documents, self._path, containing=containing)
+            named = await asyncio.to_thread(documents, self._path, containing=containing)
+            found = named or await asyncio.to_thread(documents, self._path)
         except PreflexorError as e:
             self.tell(str(e), "bad")
             return
@@ -133,11 +135,20 @@ class LibraryScreen(Page):
         self.describe(f"{tilde(self._path)}: {plural(len(found), 'document')}, {sum(d.chunks for d in found)} chunks")
 
     @on(DataTable.RowHighlighted)
-    def _choose(self, event: DataTable.RowHighlighted) -> None:
-        document = self._documents.get(str(event.row_key.value))
-        if self._lists_failures:
-            self._lists_failures = False  # the list was drawn anew under the cursor; nobody chose anything
-        elif document is not None:
+    def _pass(self, event: DataTable.RowHighlighted) -> None:
+        """Show a document as the cursor comes to it; a list that is drawn anew under the cursor chooses nothing."""
+        if self._lists_failures or not event.data_table.has_focus:
+            self._lists_failures = False
+        else:
+            self._choose(event.row_key)
+
+    @on(DataTable.RowSelected)
+    def _select(self, event: DataTable.RowSelected) -> None:
+        self._choose(event.row_key)
+
+    def _choose(self, key: RowKey) -> None:
+        document = self._documents.get(str(key.value))
+        if document is not None:
             self.show_document(document)
 
     @work(exclusive=True, group="right")

@@ -21,7 +21,7 @@ from preflexor_tui.screens.library_text import size
 from preflexor_tui.screens.page import Page
 from preflexor_tui.widgets.text import count, plain
 
-COLUMNS = ("model", "size", "numbers", "context", "can", "where", "state")
+COLUMNS = ("model", "state", "size", "numbers", "context", "can", "where")
 
 
 class ModelsScreen(Page):
@@ -29,11 +29,11 @@ class ModelsScreen(Page):
 
     TITLE = "Models"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "pull", "pull from Ollama", id="models.pull"),
-        Binding("l", "load", "load", id="models.load"),
-        Binding("u", "unload", "unload", id="models.unload"),
-        Binding("r", "look", "look again", id="models.look"),
-        Binding("x", "stop", "stop pulling", id="models.stop"),
+        Binding("p", "pull", "Pull from Ollama", id="models.pull"),
+        Binding("l", "load", "Load", id="models.load"),
+        Binding("u", "unload", "Unload", id="models.unload"),
+        Binding("r", "look", "Look again", id="models.look"),
+        Binding("x", "stop", "Stop pulling", id="models.stop"),
     ]
 
     def __init__(
@@ -118,7 +118,8 @@ class ModelsScreen(Page):
     def _cells(self, place: Place, model: Installed, memory: dict[str, InMemory]) -> list[Text]:
         context = count(model.context_tok) if model.context_tok else ""
         state = _state(model, memory.get(model.name), used=model.spec == self._current(), held=self._held())
-        texts = (model.name, size(model.size_bytes), model.level, context, ", ".join(model.can), place.name, state)
+        can = ", ".join(word for word in model.can if word != "completion")
+        texts = (model.name, state, size(model.size_bytes), model.level, context, can, place.name)
         style = "dim" if model.problem or not model.spec else ""
         return [Text(inert(text), style=style, no_wrap=True) for text in texts]
 

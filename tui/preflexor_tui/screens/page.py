@@ -28,7 +28,7 @@ class Page(Screen[None]):
 
     CSS_PATH = "../pages.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-broad")]  # noqa: RUF012 - as Textual declares it
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "back", id="page.back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back", id="page.back")]
     TITLE = ""
 
     def compose(self) -> ComposeResult:

@@ -31,8 +31,8 @@ class SettingsScreen(Page):
 
     TITLE = "Settings"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "save", "save", id="settings.save", priority=True),
-        Binding("f9", "reload", "read the file again", id="settings.reload"),
+        Binding("ctrl+s", "save", "Save", id="settings.save", priority=True),
+        Binding("f9", "reload", "Read the file again", id="settings.reload"),
     ]
 
     def __init__(

@@ -32,9 +32,9 @@ class TrainingScreen(Page):
 
     TITLE = "Training"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f", "open", "open a folder", id="training.open"),
-        Binding("w", "words", "in words", id="training.words"),
-        Binding("r", "look", "look again", id="training.look"),
+        Binding("f", "open", "Open a folder", id="training.open"),
+        Binding("w", "words", "In words", id="training.words"),
+        Binding("r", "look", "Look again", id="training.look"),
     ]
 
     def __init__(self, folder: Path) -> None:
