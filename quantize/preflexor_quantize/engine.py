@@ -70,7 +70,7 @@ class Engine:
                 batch.token[at], batch.pos[at] = token, at
                 batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
                 batch.logits[at] = at >= first
-            self._check(llama_cpp.llama_decode(self._context, batch), len(tokens))
+            self._decode(batch, len(tokens))
         finally:
             llama_cpp.llama_batch_free(batch)
         return self._rows(len(tokens) - first)
@@ -80,7 +80,7 @@ class Engine:
         written = [int(self.logits(prompt, first=len(prompt) - 1)[0].argmax())]
         while len(written) < count:
             one = (llama_cpp.llama_token * 1)(written[-1])
-            self._check(llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(one, 1)), 1)
+            self._decode(llama_cpp.llama_batch_get_one(one, 1), 1)
             written.append(int(self._rows(1)[0].argmax()))
         return written
 
@@ -154,9 +154,11 @@ class Engine:
         scales = (ctypes.c_float * 1)(1.0)
         return int(llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, scales)) == 0
 
-    def _check(self, code: int, count: int) -> None:
+    def _decode(self, batch: Any, count: int) -> None:
+        with log_lines() as lines:
+            code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
-            raise BackendError(f"llama.cpp could not evaluate {count} tokens (code {code})")
+            raise BackendError(f"llama.cpp could not evaluate {count} tokens (code {code}): {reason(lines)}")
 
     def _rows(self, count: int) -> np.ndarray:
         pointer = llama_cpp.llama_get_logits(self._context)

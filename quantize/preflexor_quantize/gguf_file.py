@@ -12,6 +12,8 @@ from llama_cpp._ggml import libggml
 from preflexor_agents.errors import ModelError
 from preflexor_quantize.llama_log import log_lines
 
+UNKNOWN, CONTROL = 2, 3
+"""Types of tokens."""
 _MOST_TYPES = 200
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gguf
 import torch
 from transformers import AutoTokenizer
 
@@ -14,7 +13,7 @@ from preflexor_agents.prompts import Message
 from preflexor_quantize.agreement import Agreement
 from preflexor_quantize.engine import Engine
 from preflexor_quantize.folder import read_folder
-from preflexor_quantize.gguf_file import token_types
+from preflexor_quantize.gguf_file import CONTROL, UNKNOWN, token_types
 from preflexor_quantize.hf_model import load_model, precision
 from preflexor_quantize.tags import stays_visible
 
@@ -124,7 +123,7 @@ def _check_tags(tokenizer: Any, engine: Engine, file: Path) -> tuple[str, ...]:
             raise PreflexorError(f"{file.name}: the tag {content} is not one visible token")
     for number, token in added:
         hidden = not stays_visible(token.content, special=token.special)
-        if hidden and types[number] not in (gguf.TokenType.CONTROL, gguf.TokenType.UNKNOWN):
+        if hidden and types[number] not in (CONTROL, UNKNOWN):
             raise PreflexorError(f"{file.name}: {token.content} is not a control token")
     return tuple(content for _, content in visible)
 

@@ -203,8 +203,16 @@ def stories260k(out: Path) -> Path:
 
 def large_random(out: Path) -> Path:
     """170 million random weights with Llama 3.2's vocabulary size, tied, in float16."""
-    bpe = byte_level(split_named("llama-bpe"), LLAMA3_MARKS)
-    bpe.add_tokens([f"word{n}" for n in range(128_252 - bpe.get_vocab_size())])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [(a, b) for a in alphabet for b in alphabet]
+    merges += [(a + b, c) for a, b in merges[: len(merges) // 2] for c in alphabet[:2]]
+    pieces = dict.fromkeys([*alphabet, *map("".join, merges)])
+    texts = [*LLAMA3_MARKS, *list(pieces)[: 128_256 - len(LLAMA3_MARKS) - len(TAGS)]]
+    known = {text: n for n, text in enumerate(texts)}
+    bpe = Tokenizer(models.BPE(known, [pair for pair in merges if "".join(pair) in known]))
+    trained = byte_level(split_named("llama-bpe"))
+    bpe.pre_tokenizer, bpe.decoder = trained.pre_tokenizer, trained.decoder
+    bpe.add_special_tokens(list(LLAMA3_MARKS))
     marks = {"bos_token": LLAMA3_MARKS[0], "eos_token": "<|eot_id|>", "additional_special_tokens": [*LLAMA3_MARKS[1:4]]}
     tokenizer = wrapped(bpe, chat_template=LLAMA3_CHAT, **marks)
     torch.manual_seed(5)
