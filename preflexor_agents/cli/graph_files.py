@@ -18,6 +18,7 @@ FORMATS = (".html", ".graphml", ".json", ".csv", ".mmd", ".dot")
 MOST_IN_PAGE = 5000
 FAN_OUT = 1000
 """Neighbours followed from each entity around the one that is named."""
+TAGGED_SUFFIXES = (".jsonl", ".txt", ".md")
 MANY = 5000
 """Relations whose storing takes more than a few seconds."""
 LARGEST_BYTES = 1 << 29
@@ -118,20 +119,27 @@ def _write(file: Path, text: str) -> None:
         raise InputError(f"can not write {file}: {e.strerror}; name a writable place") from None
 
 
-@click.command(name="import", short_help="Take in a graph from GraphML or JSON, ours or another program's.")
+@click.command(name="import", short_help="Take in a graph from GraphML or JSON, or the graphs in a model's texts.")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tagged", is_flag=True, help="FILE holds texts of a graph-reasoning model; .jsonl, .txt and .md do.")
 @store_option
-def import_command(*, file: Path, store: str | None) -> None:
+def import_command(*, file: Path, tagged: bool, store: str | None) -> None:
     """Take in the graph in FILE: GraphML (networkx, Gephi, yEd…) or JSON (ours, node-link, Cytoscape.js…).
 
     Every fact needs a quote. A fact of ours keeps its quotes where the same text stands at the same place in this
     store; for the others a document is stored that lists the facts, a line for each, and that line is the quote.
     Importing the file again replaces what it brought before. Each edge that cannot be taken is told in one line.
+
+    Graphs that Graph-PRefLexOR and graph-preflexor wrote into their thinking are taken from texts, a record a line in
+    .jsonl: the text of each graph is stored, and the lines that say a fact are its quotes.
     """
     from preflexor_agents.cli.show import inert
     from preflexor_agents.store import Store
     from preflexor_agents.store.imported_facts import take_in
 
+    if tagged or file.suffix.lower() in TAGGED_SUFFIXES:
+        _import_tagged(file, store)
+        return
     data = _read(file)
     imported = _parsed(file, data)
     count = len(imported.graph.relations)
@@ -148,6 +156,26 @@ def import_command(*, file: Path, store: str | None) -> None:
     )
     if report.listed:
         click.echo(f"{report.listed} relations without a quote in your documents are listed in a document of their own")
+
+
+def _import_tagged(file: Path, store: str | None) -> None:
+    from preflexor_agents.cli.progress import counting
+    from preflexor_agents.cli.show import inert
+    from preflexor_agents.store import Store
+    from preflexor_agents.store.graph_import import import_tagged
+
+    with Store.open(file_of(store)) as opened, counting(None, "texts") as tell:
+        report = import_tagged(opened, file, progress=lambda done, _: tell(done))
+    for line in (*report.failed, *report.dangling):
+        click.echo(f"preflexor: left out: {inert(' '.join(line.split()))}", err=True)
+    added = report.added
+    click.echo(
+        f"{report.graphs} graphs in {report.records} texts, {report.known} known already: "
+        f"{added.relations} new relations, {added.entities} new entities, {added.evidence} quotes; "
+        f"{len(report.dangling)} dangling edges left out"
+    )
+    if not report.graphs:
+        raise InputError(f"{file} holds no graph that can be read")
 
 
 def _read(file: Path) -> bytes:

@@ -12,8 +12,8 @@ LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def counting(total: int, things: str) -> Iterator[Callable[[int], None]]:
-    """What is told how many of `total` things are done."""
+def counting(total: int | None, things: str) -> Iterator[Callable[[int], None]]:
+    """What is told how many of `total` things are done; None if the total is not known."""
     if sys.stderr.isatty():
         with _bar(total, things) as tell:
             yield tell
@@ -22,7 +22,7 @@ def counting(total: int, things: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _bar(total: int, things: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int | None, things: str) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -38,7 +38,7 @@ def _bar(total: int, things: str) -> Iterator[Callable[[int], None]]:
         yield tell
 
 
-def _lines(total: int, things: str) -> Callable[[int], None]:
+def _lines(total: int | None, things: str) -> Callable[[int], None]:
     began = last = time.monotonic()
 
     def tell(done: int) -> None:
@@ -48,7 +48,7 @@ def _lines(total: int, things: str) -> Callable[[int], None]:
             return
         last = now
         rate = done / (now - began)
-        left = (total - done) / rate
-        click.echo(f"{done} of {total} {things}, {rate:.2g}/s, about {left:.0f} s left", err=True)
+        left = f", about {(total - done) / rate:.0f} s left" if total else ""
+        click.echo(f"{done} of {total or '?'} {things}, {rate:.2g}/s{left}", err=True)
 
     return tell

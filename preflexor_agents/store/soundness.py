@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from sqlite_utils import Database
 
-from preflexor_agents.store import driver, vectors
+from preflexor_agents.store import driver, graph_soundness, vectors
 
 Remedy = Literal["rebuild", "restore"]
 
@@ -66,32 +66,10 @@ _RULES = (
            (SELECT 1 FROM embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id)""",
     ),
     _Rule(
-        "a quote of the graph lies outside its chunk",
-        'SELECT count(*) FROM evidence e JOIN chunk c ON c.id = e.chunk_id WHERE e."end" > length(c.text)',
-    ),
-    _Rule(
-        "a relation does not count its evidence",
-        """SELECT count(*) FROM relation r
-           WHERE weight = 0 OR weight <> (SELECT count(*) FROM evidence e WHERE e.relation_id = r.id)""",
-    ),
-    _Rule(
-        "an entity is in no relation",
-        """SELECT count(*) FROM entity e WHERE NOT EXISTS (SELECT 1 FROM relation r WHERE r.subject_id = e.id)
-           AND NOT EXISTS (SELECT 1 FROM relation r WHERE r.object_id = e.id)""",
-    ),
-    _Rule(
-        "an entity stands for one that is gone",
-        "SELECT count(*) FROM entity WHERE root_id NOT IN (SELECT id FROM entity)",
-    ),
-    _Rule(
-        "a merge does not show",
-        """SELECT count(*) FROM entity_merge m JOIN entity gone ON gone.id = m.gone_id
-           JOIN entity keep ON keep.id = m.keep_id WHERE gone.root_id <> keep.root_id""",
-    ),
-    _Rule(
         "a vector has another length than its embedder's",
         "SELECT count(*) FROM embedding e JOIN embedding_space s ON s.id = e.space_id WHERE length(vector) <> 4 * dim",
     ),
+    *(_Rule(*rule) for rule in graph_soundness.RULES),
 )
 _MOST_LINES = 5
 

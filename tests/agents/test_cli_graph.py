@@ -260,3 +260,23 @@ def test_text_of_documents_cannot_steer_the_terminal(graph: Graph) -> None:
 def test_a_store_that_is_not_there_ends_with_2(graph: Graph, tmp_path: Path, words: list[str]) -> None:
     done = graph(*words, store="none.db")
     assert done.exit_code == 2 and "none.db" in done.stderr and not (tmp_path / "none.db").exists()
+
+
+TAGGED = """<think><graph>
+[Nacre] -[CONSISTS-OF]-> [Aragonite]
+[Nacre] -[HAS]-> [Toughness]
+</graph></think>Nacre is tough."""
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.txt", []), ("a.log", ["--tagged"])])
+def test_graphs_in_a_models_text_are_taken_in_once(graph: Graph, tmp_path: Path, name: str, words: list[str]) -> None:
+    (tmp_path / name).write_text(TAGGED, encoding="utf-8")
+    first, again = graph("import", name, *words), graph("import", name, *words)
+    assert first.stdout.startswith("1 graphs in 1 texts, 0 known already: 2 new relations, "), first.output
+    assert again.stdout.startswith("1 graphs in 1 texts, 1 known already: 0 new relations, ")
+
+
+def test_a_text_without_a_graph_is_told(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("Just a note.", encoding="utf-8")
+    done = graph("import", "a.md")
+    assert done.exit_code == 2 and "holds no graph that can be read" in done.stderr
