@@ -1,0 +1,221 @@
+"""The in-process engine beside what else can write N replies with llama.cpp: one run, medians, ratios within the run.
+
+python benchmarks/engine.py                                        everything, about 12 minutes on 2 threads
+python benchmarks/engine.py --models tiny --ftypes f16 --widths 1,4 --runs 1 --new 20       a minute, to try it
+python benchmarks/engine.py --out docs/engine                      writes docs/engine.json, .svg and -results.md too
+
+`--llama-server PATH` adds a llama-server as an opponent, `--ollama NAME` a model of an Ollama server.
+Every round asks each opponent once, so that a busy moment hits all alike.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import engine_cases
+from engine_models import FTYPES, SHAPES, random_llama
+from engine_opponents import AutoGen, HighLevel, Ollama, Opponent, Ours, Raw, Server, opened, prompt_of
+from engine_report import best_of, plot
+
+from preflexor_agents.backends.llamacpp import nano_path
+from preflexor_agents.config import ReflectConfig
+
+CASES = ("best-of", "overhead", "rounds", "lookup", "crowd")
+
+
+def best_of_n(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """N replies to one prompt by everybody, for each model and type."""
+    rows = []
+    for name, ftype, path in models(options):
+        with_text = name != "nano"  # nano ends its replies by itself, so words cannot make it write a given length
+        opponents = opponents_for(path, options, with_text=with_text)
+        times: dict[tuple[str, int], list[float]] = {}
+        with opened(opponents):
+            if options.runs > 1:
+                for opponent in opponents:  # to load the weights, and to time the widths
+                    opponent.seconds(prompt_of(64, seed=99), most=8, widths=(max(options.widths),))
+            for run in range(options.runs):
+                for opponent in opponents:
+                    prompt = prompt_of(options.prompt, seed=run)
+                    found = opponent.seconds(prompt, most=options.new, widths=options.widths)
+                    for n, seconds in found.items():
+                        times.setdefault((opponent.name, n), []).append(seconds)
+        for (who, n), seconds in times.items():
+            high = times[HighLevel.name, n]
+            ratio = statistics.median(b / a for a, b in zip(seconds, high, strict=True))
+            rate = n * options.new / statistics.median(seconds)
+            rows.append({"model": name, "ftype": ftype, "who": who, "n": n, "tok_s": rate, "ratio": ratio})
+        say(f"best-of: {name} {ftype} done")
+    return rows
+
+
+def overhead(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of a token at N=1 beside llama_decode with the same sampler, a prompt of 64 tokens before it."""
+    rows = []
+    for name, ftype, path in models(options):
+        ours, raw = Ours(path, threads=options.threads), Raw(path, threads=options.threads)
+        ratios, mine = [], []
+        with opened([ours, raw]):
+            prompt = prompt_of(64, seed=5)
+            ours.replies([prompt], [8])
+            raw.prefill(prompt)
+            for _ in range(2 * options.runs + 1):
+                start = ours.seconds([7, *prompt[1:]], most=1, widths=(1,))[1]
+                whole = ours.seconds([8, *prompt[1:]], most=options.new + 1, widths=(1,))[1]
+                mine.append((whole - start) / options.new)
+                ratios.append(mine[-1] / statistics.mean(raw.steps(len(prompt), 1, options.new)))
+        rows.append(
+            {
+                "model": name,
+                "ftype": ftype,
+                "ms": 1000 * statistics.median(mine),
+                "overhead": statistics.median(ratios) - 1,
+            }
+        )
+    return rows
+
+
+def rounds(options: argparse.Namespace, runs: Sequence[engine_cases.Run]) -> list[dict[str, Any]]:
+    """The calls of whole runs, by ours and one after the other through the high level."""
+    rows = []
+    paths = [("nano", "bundled", nano_path()), *(found for found in models(options) if found[0] != "nano")]
+    for name, ftype, path in paths:
+        ratios, whole = [], []
+        for run in runs:
+            high = engine_cases.replayed_by_high_level(path, run.calls, threads=options.threads)
+            ratios.append(engine_cases.replayed_by_ours(path, run.calls, threads=options.threads) / high)
+            whole.append(run.seconds / high)
+        usage = [call.usage for run in runs for call in run.calls]
+        row = {"model": name, "ftype": ftype, "calls": len(usage), "wall": statistics.median(ratios)}
+        if name == "nano":
+            row["cached"] = sum(u.cached for u in usage) / sum(u.prompt for u in usage)
+            row["wall_with_search"] = statistics.median(whole)
+        rows.append(row)
+    return rows
+
+
+def models(options: argparse.Namespace) -> list[tuple[str, str, Path]]:
+    """Name, type and file of what is measured."""
+    found = []
+    for name in options.models:
+        if name == "nano":
+            found.append(("nano", "bundled", nano_path()))
+        else:
+            found += [(name, ftype, random_llama(name, ftype)) for ftype in options.ftypes]
+    return found
+
+
+def opponents_for(path: Path, options: argparse.Namespace, *, with_text: bool) -> list[Opponent]:
+    threads = options.threads
+    found: list[Opponent] = [Ours(path, threads=threads), HighLevel(path, threads=threads)]
+    if with_text and find_spec("autogen_ext") is not None:
+        found.append(AutoGen(path, threads=threads))
+    if options.llama_server is not None:
+        found.append(Server(options.llama_server, path, threads=threads))
+    if with_text and options.ollama:
+        found.append(Ollama(options.ollama))
+    return [*found, Raw(path, threads=threads)]
+
+
+def report(found: dict[str, Any]) -> list[str]:
+    """Everything as Markdown."""
+    lines = [found["machine"], ""]
+    if rows := found.get("best-of"):
+        lines += [*best_of(rows), ""]
+    if rows := found.get("overhead"):
+        lines += ["| model | weights | ms a token at N=1 | over llama_decode |", "|---|---|---:|---:|"]
+        lines += [f"| {r['model']} | {r['ftype']} | {r['ms']:.2f} | {r['overhead']:+.1%} |" for r in rows] + [""]
+    if rows := found.get("rounds"):
+        lines += [
+            "| model | weights | calls | prompt from cache | time / llama_cpp.Llama | with search and citations |"
+        ]
+        lines += ["|---|---|---:|---:|---:|---:|"]
+        for r in rows:
+            cached = f"{r['cached']:.0%}" if "cached" in r else ""
+            whole = f"{r['wall_with_search']:.2f}" if "wall_with_search" in r else ""
+            cells = (r["model"], r["ftype"], str(r["calls"]), cached, f"{r['wall']:.2f}", whole)
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    if rows := found.get("lookup"):
+        lines += ["| guessing in | replies | faster | guesses right | same text |", "|---|---:|---:|---:|---:|"]
+        for r in rows:
+            share = r["right"] / max(1, r["guessed"])
+            lines.append(f"| {r['role']} | {r['replies']} | {r['ratio']:.2f} | {share:.0%} | {r['same']} |")
+        lines.append("")
+    if crowd := found.get("crowd"):
+        lines += ["| a crowd in a small cache | |", "|---|---:|"]
+        lines += [f"| {key.replace('_', ' ')} | {round(value, 2)} |" for key, value in crowd.items()]
+    return lines
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def arguments() -> argparse.Namespace:
+    def listed(known: Sequence[str]) -> Any:
+        def read(text: str) -> list[str]:
+            names = text.split(",")
+            if unknown := [name for name in names if name not in known]:
+                raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+            return names
+
+        return read
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=listed(CASES), default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--models", type=listed(("nano", *SHAPES)), default=["nano", "170m"], help="nano, 170m, tiny")
+    parser.add_argument("--ftypes", type=listed(tuple(FTYPES)), default=list(FTYPES), help=", ".join(FTYPES))
+    parser.add_argument("--widths", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4, 8, 16])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=3, help="medians of so many")
+    parser.add_argument("--prompt", type=int, default=1000, help="tokens of the shared prompt")
+    parser.add_argument("--new", type=int, default=200, help="tokens of each reply")
+    parser.add_argument("--questions", type=int, default=3, help="runs of three rounds")
+    parser.add_argument("--requests", type=int, default=200, help="of the crowd")
+    parser.add_argument("--cells", type=int, default=6000, help="tokens in the crowd's cache")
+    parser.add_argument("--llama-server", type=Path)
+    parser.add_argument("--ollama", metavar="NAME")
+    parser.add_argument("--out", type=Path, help="where .json, .svg and -results.md go")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    found: dict[str, Any] = {"machine": f"{platform.processor() or platform.machine()}, {options.threads} threads"}
+    if "best-of" in options.cases:
+        found["best-of"] = best_of_n(options)
+    if "overhead" in options.cases:
+        found["overhead"] = overhead(options)
+    if {"rounds", "lookup"} & set(options.cases):
+        questions = engine_cases.QUESTIONS[: options.questions]
+        runs = engine_cases.traffic(threads=options.threads, questions=questions, config=ReflectConfig(rounds=3))
+        if "rounds" in options.cases:
+            found["rounds"] = rounds(options, runs)
+        if "lookup" in options.cases:
+            calls = [call for run in runs for call in run.calls]
+            guessed = engine_cases.guessing(calls, threads=options.threads, runs=options.runs)
+            found["lookup"] = [row._asdict() for row in guessed]
+    if "crowd" in options.cases:
+        path = random_llama("tiny", "f16")
+        crowd = engine_cases.crowd(path, threads=options.threads, requests=options.requests, cells=options.cells)
+        found["crowd"] = asyncio.run(crowd)._asdict()
+    lines = report(found)
+    print("\n".join(lines))
+    if options.out:
+        options.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        results = options.out.with_name(f"{options.out.name}-results.md")
+        results.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if "best-of" in found:
+            options.out.with_suffix(".svg").write_text(plot(found["best-of"]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

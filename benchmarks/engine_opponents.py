@@ -1,0 +1,309 @@
+"""Who writes the replies in benchmarks/engine.py: our engine, what is installed beside it, and llama.cpp itself.
+
+Each is asked for the seconds that N replies to one prompt take, cold. Those that write one reply after the other are
+timed on the first call and on two that find their prompt in the cache; N calls take as long as so many of them.
+"""
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import llama_cpp
+
+from preflexor_agents.backends import model_file
+from preflexor_agents.backends.base import Delta
+from preflexor_agents.backends.llamacpp import LlamaCppBackend
+from preflexor_agents.backends.local_model import LocalModel
+from preflexor_agents.backends.sampling import sampler
+from preflexor_agents.backends.scheduler import Job, Prefill
+from preflexor_agents.config import Sampling
+
+SAMPLING = Sampling(temperature=0.8)
+_TIMED_STEPS = 24
+
+
+class Opponent(Protocol):
+    name: str
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        """By N: for N replies of `most` tokens to a prompt that it has not seen."""
+
+    def close(self) -> None: ...
+
+
+def prompt_of(length: int, *, seed: int) -> list[int]:
+    """Tokens that every model here has, and that are neither control tokens nor repeated."""
+    rng = random.Random(seed)
+    return [rng.randrange(300, 1000) for _ in range(length)]
+
+
+class Ours:
+    name = "preflexor"
+
+    def __init__(self, path: Path, *, threads: int, context_tok: int = 4096) -> None:
+        self._loop = asyncio.new_event_loop()
+        opening = LlamaCppBackend.open(path, threads=threads, context_tok=context_tok)
+        self.backend = self._loop.run_until_complete(opening)
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        found = {}
+        for place, n in enumerate(widths):
+            cold = [300 + place, *prompt[1:]]
+            began = time.perf_counter()
+            self.replies([cold] * n, [most] * n)
+            found[n] = time.perf_counter() - began
+        return found
+
+    def replies(self, prompts: Sequence[Sequence[int]], most: Sequence[int]) -> list[list[int]]:
+        """Ask all at once; the end of a text is not heeded, so each reply has its length."""
+        return self._loop.run_until_complete(self._replies(prompts, most))
+
+    async def _replies(self, prompts: Sequence[Sequence[int]], most: Sequence[int]) -> list[list[int]]:
+        asked = zip(prompts, most, strict=True)
+        return list(await asyncio.gather(*(self._reply(list(p), m, n) for n, (p, m) in enumerate(asked))))
+
+    async def _reply(self, prompt: list[int], most: int, seed: int) -> list[int]:
+        tokens: list[int] = []
+
+        def job(model: LocalModel, emit: Any) -> Job[list[int]]:
+            vocabulary = model.text.vocabulary
+            with sampler(model._file.vocabulary, SAMPLING, seed, None) as chain:
+                yield Prefill(prompt, most, chain)
+                written: list[int] = []
+                while len(written) < most:
+                    token = yield None
+                    written.append(token)
+                    emit(Delta("answer", vocabulary.piece(token).decode("utf-8", "replace")))
+                return written
+
+        async with aclosing(self.backend.run(job)) as items:
+            async for item in items:
+                if isinstance(item, list):
+                    tokens = item
+        return tokens
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self.backend.aclose())
+        self._loop.close()
+
+
+class HighLevel:
+    """`llama_cpp.Llama`: its calls one after the other; it evaluates only what is new of a prompt."""
+
+    name = "llama_cpp.Llama"
+
+    def __init__(self, path: Path, *, threads: int, context_tok: int = 4096) -> None:
+        self._llm = llama_cpp.Llama(
+            str(path), n_ctx=context_tok, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+
+    def reply(self, prompt: Sequence[int], most: int, seed: int) -> list[int]:
+        self._llm.set_seed(seed)
+        tokens = []
+        options = {"temp": SAMPLING.temperature, "top_k": SAMPLING.top_k, "top_p": SAMPLING.top_p, "min_p": 0.0}
+        for token in self._llm.generate(list(prompt), **options):  # type: ignore[arg-type]
+            tokens.append(token)
+            self._llm.detokenize([token])
+            if len(tokens) == most:
+                break
+        return tokens
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        return one_by_one(lambda n: self.reply(prompt, most, n), widths)
+
+    def close(self) -> None:
+        self._llm.close()
+
+
+class AutoGen:
+    """AutoGen's own llama.cpp client, asked for as much in words: its API takes no tokens."""
+
+    name = "AutoGen client"
+
+    def __init__(self, path: Path, *, threads: int, context_tok: int = 4096) -> None:
+        from autogen_ext.models.llama_cpp import LlamaCppChatCompletionClient
+
+        self._loop = asyncio.new_event_loop()
+        options: dict[str, Any] = {"n_ctx": context_tok, "n_threads": threads, "verbose": False}
+        self._client = LlamaCppChatCompletionClient(model_path=str(path), **options)
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        from autogen_core.models import UserMessage
+
+        text = "".join(chr(97 + token % 19) for token in prompt)  # a token a letter, but for `th`
+        message = UserMessage(content=text, source="user")
+
+        def call(n: int) -> None:
+            arguments = {"max_tokens": most, "temperature": 0.8, "seed": n}
+            self._loop.run_until_complete(self._client.create([message], extra_create_args=arguments))
+
+        return one_by_one(call, widths)
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
+
+
+class Raw:
+    """llama_decode with one batch a step and C samplers, nothing else: the limit. Only a few steps are timed."""
+
+    name = "llama_decode"
+
+    def __init__(self, path: Path, *, threads: int, context_tok: int = 4096) -> None:
+        self._model = model_file.load(path)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = context_tok
+        params.n_seq_max = 16
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = threads
+        self._context = llama_cpp.llama_init_from_model(self._model.pointer, params)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(512, 0, 1)
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        began = time.perf_counter()
+        self.prefill(prompt)
+        prefilled = time.perf_counter() - began
+        found = {}
+        for n in widths:
+            found[n] = prefilled + most * statistics.median(self.steps(len(prompt), n, min(most, _TIMED_STEPS)))
+        return found
+
+    def prefill(self, prompt: Sequence[int]) -> None:
+        llama_cpp.llama_memory_clear(self._memory, True)
+        for start in range(0, len(prompt), 512):
+            self._decode([(token, start + n, 0) for n, token in enumerate(prompt[start : start + 512])])
+
+    def steps(self, length: int, width: int, count: int) -> list[float]:
+        """Seconds of each of `count` steps of so many sequences that share a prompt of so many tokens."""
+        for sequence in range(1, width):
+            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, 0, length)
+        times = []
+        with sampler(self._model.vocabulary, SAMPLING, 1, None) as chain:
+            tokens = [300 + n for n in range(width)]
+            for place in range(count):
+                began = time.perf_counter()
+                self._decode([(token, length + place, n) for n, token in enumerate(tokens)])
+                tokens = [llama_cpp.llama_sampler_sample(chain, self._context, n) for n in range(width)]
+                times.append(time.perf_counter() - began)
+        for sequence in range(width):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, length if sequence == 0 else 0, -1)
+        return times
+
+    def _decode(self, rows: Sequence[tuple[int, int, int]]) -> None:
+        for n, (token, position, sequence) in enumerate(rows):
+            self._batch.token[n] = token
+            self._batch.pos[n] = position
+            self._batch.n_seq_id[n] = 1
+            self._batch.seq_id[n][0] = sequence
+            self._batch.logits[n] = len(rows) <= 16 or n == len(rows) - 1
+        self._batch.n_tokens = len(rows)
+        if llama_cpp.llama_decode(self._context, self._batch):
+            raise RuntimeError("llama.cpp could not evaluate a batch")
+
+    def close(self) -> None:
+        llama_cpp.llama_batch_free(self._batch)
+        llama_cpp.llama_free(self._context)
+        self._model.close()
+
+
+class Server:
+    """llama-server with 16 slots and its prompt cache, asked for all replies at once."""
+
+    name = "llama-server"
+
+    def __init__(self, program: Path, path: Path, *, threads: int, context_tok: int = 4096) -> None:
+        self._url = "http://127.0.0.1:18737"
+        command = [str(program), "-m", str(path), "-t", str(threads), "-np", "16", "-c", str(16 * context_tok)]
+        command += ["--host", "127.0.0.1", "--port", "18737"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"{program} ended with code {self._process.returncode}")
+            try:
+                urllib.request.urlopen(f"{self._url}/health", timeout=1).read()
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.close()
+        raise RuntimeError(f"{program} did not get ready within a minute")
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        found = {}
+        for place, n in enumerate(widths):
+            cold = [300 + place, *prompt[1:]]
+            began = time.perf_counter()
+            with ThreadPoolExecutor(n) as threads:
+                list(threads.map(lambda seed, cold=cold: self._ask(cold, most, seed), range(n)))
+            found[n] = time.perf_counter() - began
+        return found
+
+    def _ask(self, prompt: list[int], most: int, seed: int) -> None:
+        body = {"prompt": prompt, "n_predict": most, "seed": seed, "temperature": 0.8, "ignore_eos": True}
+        body |= {"cache_prompt": True, "top_k": SAMPLING.top_k, "top_p": SAMPLING.top_p, "min_p": 0.0}
+        asked = urllib.request.Request(
+            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(asked, timeout=600).read()
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+class Ollama:
+    """An Ollama server that has the file under a name, asked for all replies at once."""
+
+    name = "Ollama"
+
+    def __init__(self, model: str, *, context_tok: int = 4096) -> None:
+        import ollama
+
+        self._client = ollama.Client()
+        self._model, self._context_tok = model, context_tok
+        self._client.show(model)
+
+    def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        found = {}
+        for place, n in enumerate(widths):
+            text = chr(97 + place) + "".join(chr(97 + token % 19) for token in prompt[1:])
+            began = time.perf_counter()
+            with ThreadPoolExecutor(n) as threads:
+                list(threads.map(lambda seed, text=text: self._ask(text, most, seed), range(n)))
+            found[n] = time.perf_counter() - began
+        return found
+
+    def _ask(self, text: str, most: int, seed: int) -> None:
+        options = {"num_predict": most, "num_ctx": self._context_tok, "seed": seed, "temperature": 0.8}
+        self._client.generate(self._model, text, raw=True, options=options)
+
+    def close(self) -> None:
+        """The server goes on."""
+
+
+def one_by_one(call: Any, widths: Sequence[int]) -> dict[int, float]:
+    times = []
+    for n in range(3 if max(widths) > 1 else 1):
+        began = time.perf_counter()
+        call(n)
+        times.append(time.perf_counter() - began)
+    following = statistics.mean(times[1:]) if len(times) > 1 else 0.0
+    return {n: times[0] + (n - 1) * following for n in widths}
+
+
+@contextmanager
+def opened(opponents: Sequence[Opponent]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for opponent in opponents:
+            opponent.close()
