@@ -20,9 +20,9 @@ _MAX_QUERY_WORDS = 64
 _WORD = re.compile(r"[^\W_]+")
 _SATURATION = 2.2
 """k1 + 1 of FTS5's bm25: how many times its rarity a word can add to a score at most."""
-_EXPECTED = 0.45
+_EXPECTED = 0.35
 """What the last of the best scores is expected to be, as a share of what all words together could add."""
-_WORTHWHILE = 0.4
+_WORTHWHILE = 0.6
 _FEW = 2000
 """Matches below this, or a larger share of them than above, are scored all: leaving out would not save time."""
 _MARGIN = 1e-9
@@ -45,11 +45,6 @@ def phrases(query: str) -> list[str]:
     return [f'"{word}"' for word in telling[:_MAX_QUERY_WORDS]]
 
 
-def match_expression(query: str) -> str:
-    """An FTS5 expression that finds any of the query's words; empty if it has none."""
-    return " OR ".join(phrases(query))
-
-
 def by_words(db: Database, query: str, *, k: int, among: Condition | None = None) -> list[Hit]:
     """The k chunks that fit the query's words best by bm25, best first, ties by id.
 
@@ -66,25 +61,28 @@ def by_words(db: Database, query: str, *, k: int, among: Condition | None = None
     total = sum(word.chunks for word in words)
     needed = _without(words, below=_EXPECTED * _most(words))
     if total <= _FEW or sum(word.chunks for word in words[:needed]) > _WORTHWHILE * total:
-        return _scored(db, asked, k=k, among=among)
-    while needed < len(words):
-        hits = _scored(db, asked, k=k, among=among, having=words[:needed])
+        needed = len(words)
+    while True:
+        hits = _scored(db, words[:needed], words[needed:], k=k, among=among)
         least = hits[-1].score - _MARGIN if len(hits) == k else 0.0
-        enough = max(_without(words, below=least), needed)
-        if enough == needed:
+        enough = _without(words, below=least)
+        if enough <= needed:
             return hits
         needed = enough
-    return _scored(db, asked, k=k, among=among)
 
 
 def _counted(db: Database, asked: Sequence[str]) -> list[_Word]:
-    """The words, rarest first, with how much each can add; ids only grow, so the last bounds the number of chunks."""
+    """The words that there are, rarest first, with how much each can add.
+
+    Ids only grow, so that the last one bounds the number of chunks.
+    """
     total = db.conn.execute("SELECT coalesce(max(id), 0) FROM chunk").fetchone()[0]
     counted = []
     for phrase in asked:
         chunks = db.conn.execute("SELECT count(*) FROM chunk_fts WHERE chunk_fts MATCH ?", (phrase,)).fetchone()[0]
-        rarity = math.log((total - chunks + 0.5) / (chunks + 0.5))
-        counted.append(_Word(phrase, chunks, _SATURATION * max(rarity, 1e-6) if chunks else 0.0))
+        if chunks:
+            rarity = math.log((total - chunks + 0.5) / (chunks + 0.5))
+            counted.append(_Word(phrase, chunks, _SATURATION * max(rarity, 1e-6)))
     return sorted(counted, key=lambda word: word.chunks)
 
 
@@ -99,16 +97,17 @@ def _most(words: Sequence[_Word]) -> float:
 
 
 def _scored(
-    db: Database, asked: Sequence[str], *, k: int, among: Condition | None, having: Sequence[_Word] = ()
+    db: Database, needed: Sequence[_Word], others: Sequence[_Word], *, k: int, among: Condition | None
 ) -> list[Hit]:
-    """The best by bm25 over all the words asked for, of the chunks that have one of some words."""
+    """The best by bm25 over all the words, of the chunks that have one of those needed."""
+    if not needed:
+        return []
+    expression, rest = (" OR ".join(word.phrase for word in words) for words in (needed, others))
+    parts = (f"({expression}) AND ({rest})", f"({expression}) NOT ({rest})") if others else (expression,)
     sql = f"SELECT rowid, -bm25(chunk_fts, {_WEIGHTS}) AS score FROM chunk_fts WHERE chunk_fts MATCH ?"
-    values: list[str] = [" OR ".join(asked)]
-    if having:
-        sql += " AND +rowid IN (SELECT rowid FROM chunk_fts WHERE chunk_fts MATCH ?)"
-        values.append(" OR ".join(word.phrase for word in having))
     if among:
         sql += f" AND +rowid IN ({among.sql})"
-        values += among.values
-    rows = db.conn.execute(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (*values, k))
-    return [Hit(id, score) for id, score in rows]
+    sql += " ORDER BY score DESC, rowid LIMIT ?"
+    values = (*among.values, k) if among else (k,)
+    hits = [Hit(id, score) for part in parts for id, score in db.conn.execute(sql, (part, *values))]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]

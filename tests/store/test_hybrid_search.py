@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.store import Store, driver, vectors
-from preflexor_agents.store.fulltext import match_expression
+from preflexor_agents.store.fulltext import phrases
 from preflexor_agents.store.scan import Hit
 from preflexor_agents.store.search import fuse
 from tests.store.checking import assert_sound
@@ -123,9 +123,9 @@ def test_a_query_of_a_hundred_thousand_characters_is_answered(library: Store) ->
 
 
 def test_function_words_are_left_out_unless_there_is_nothing_else() -> None:
-    assert match_expression("What is the toughness of nacre?") == '"toughness" OR "nacre"'
-    assert match_expression("to be or to do") == '"to" OR "be" OR "or" OR "do"'
-    assert match_expression("?!") == ""
+    assert phrases("What is the toughness of nacre?") == ['"toughness"', '"nacre"']
+    assert phrases("to be or to do") == ['"to"', '"be"', '"or"', '"do"']
+    assert phrases("?!") == []
 
 
 def test_fusing_adds_reciprocal_ranks_and_breaks_ties_by_id() -> None:
