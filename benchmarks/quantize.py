@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "IQ4_XS")
 MOST_MEMORY, MOST_TIME = 3.0, 1.05
+SCORED_WINDOWS = 4
+"""Of 256 tokens; a distribution over 128 thousand tokens at each position takes its time."""
 
 
 def stage(name: str, folder: Path, file: Path) -> dict[str, float]:
@@ -99,19 +101,20 @@ def memory(folder: Path, file: Path) -> bool:
 
 def speed(file: Path, out: Path, *, runs: int) -> bool:
     """Quantise by turns; whether the contract is kept."""
+    from preflexor_quantize import scoring
     from preflexor_quantize.ftypes import file_types
     from preflexor_quantize.plan import plan
-    from preflexor_quantize.scoring import compare
     from preflexor_quantize.texts import scored_text
 
     columns = ("MB", "ours s", "llama.cpp s", "ratio", "mean KL", "p99 KL", "top-1")
     print(f"{'type':8} " + " ".join(f"{c:>{w}}" for c, w in zip(columns, (7, 8, 12, 6, 9, 9, 6), strict=True)))
+    scoring.MOST_WINDOWS = SCORED_WINDOWS
     ratios = []
     for name in TYPES:
         plan(file, name)
         pairs = [(our_call(file, out, name), own_call(file, out, file_types()[name])) for _ in range(runs)]
         ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        found = compare(file, out, scored_text())
+        found = scoring.compare(file, out, scored_text())
         ratios.append(statistics.median(a / b for a, b in pairs))
         print(
             f"{name:8} {out.stat().st_size / 1e6:7.1f} {ours:8.2f} {theirs:12.2f} {ratios[-1]:6.3f} "

@@ -162,4 +162,6 @@ class Engine:
 
     def _rows(self, count: int) -> np.ndarray:
         pointer = llama_cpp.llama_get_logits(self._context)
+        if not pointer:
+            raise ModelError("the model writes no text; give one that continues a text, no embedder")
         return np.ctypeslib.as_array(pointer, shape=(count, self.n_vocab)).copy()

@@ -21,7 +21,7 @@ from preflexor_quantize.folder import file_name, read_folder
 from preflexor_quantize.ftypes import LADDER, NEED_IMPORTANCE
 from preflexor_quantize.imatrix import Importance, collect
 from preflexor_quantize.llama_quantize import quantize
-from preflexor_quantize.plan import Plan, check_kept, even, plan
+from preflexor_quantize.plan import Plan, check_kept, even, floats, plan
 from preflexor_quantize.report import Made, Report
 
 MAX_KL = 0.05
@@ -251,6 +251,7 @@ def _check_file(file: Path) -> None:
         raise ModelError(f"{file} cannot be read: {e.strerror or e}; give a model folder or a GGUF file") from None
     if magic != b"GGUF":
         raise ModelError(f"{file} is no GGUF file; give a model folder or a GGUF file of 16 or 32 bits")
+    floats(file)
 
 
 def _check_shows_tags(base: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from preflexor_agents.errors import ModelError, PreflexorError
-from preflexor_quantize.gguf_file import read_gguf, row_bytes
+from preflexor_quantize.ftypes import FLOATS
+from preflexor_quantize.gguf_file import Header, read_gguf, row_bytes
 from preflexor_quantize.imatrix import Importance
 from preflexor_quantize.llama_quantize import dry_run
 
@@ -64,11 +65,8 @@ def plan(source: Path, type_name: str, *, importance: Importance | None = None) 
         PreflexorError: it would refuse.
         ModelError: the file is quantised already, or damaged.
     """
-    header = read_gguf(source)
+    header = floats(source)
     types = header.types
-    quantised = sorted({t for t in types.values() if t not in ("F32", "F16", "BF16")})
-    if quantised:
-        raise ModelError(f"{source} is quantised already ({', '.join(quantised)}); give the F16 file or the folder")
     tensors = []
     for line in dry_run(source, type_name, importance=importance):
         if found := _TENSOR.match(line.text):
@@ -81,6 +79,19 @@ def plan(source: Path, type_name: str, *, importance: Importance | None = None) 
         raise PreflexorError(f"llama.cpp's plan for {source.name} has {len(tensors)} of {len(types)} tensors")
     body = sum(-(-t.after_bytes // 32) * 32 for t in tensors)
     return Plan(type_name, tuple(tensors), header.data_offset + body)
+
+
+def floats(source: Path) -> Header:
+    """The header of a file that can be quantised.
+
+    Raises:
+        ModelError: it is quantised already, damaged, or an adapter.
+    """
+    header = read_gguf(source)
+    quantised = sorted({t for t in header.types.values() if t not in FLOATS})
+    if quantised:
+        raise ModelError(f"{source} is quantised already ({', '.join(quantised)}); give the F16 file or the folder")
+    return header
 
 
 def even(source: Path) -> Importance:
@@ -108,6 +119,6 @@ def _planned(name: str, shape: tuple[int, ...], before: str, after: str, type_na
     note = ""
     if len(shape) > 1 and type_name not in _SHORT and shape[0] % _LONG_BLOCK and after in _SHORT:
         note = f"row of {shape[0]} is no multiple of {_LONG_BLOCK}"
-    if len(shape) > 1 and type_name not in ("F32", "F16", "BF16") and shape[0] % 32 and after in ("F16", "BF16", "F32"):
+    if len(shape) > 1 and type_name not in FLOATS and shape[0] % 32 and after in FLOATS:
         note = f"row of {shape[0]} is no multiple of 32"
     return PlannedTensor(name, shape, before, after, row_bytes(after, shape[0]) * prod(shape[1:]), note)

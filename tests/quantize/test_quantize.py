@@ -66,7 +66,8 @@ def test_a_file_with_another_type_than_planned_is_found_out(tmp_path: Path) -> N
 def test_a_quantised_file_is_not_quantised_again(tmp_path: Path) -> None:
     quantize(nano_path(), tmp_path / "q8.gguf", "Q8_0")
     with pytest.raises(ModelError, match=r"quantised already \(Q8_0\)"):
-        plan(tmp_path / "q8.gguf", "Q4_K_M")
+        run(Job(source=tmp_path / "q8.gguf", out=tmp_path, types=("Q4_K_M",)), announce=lambda _: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["q8.gguf"]
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
