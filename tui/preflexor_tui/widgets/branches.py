@@ -1,13 +1,17 @@
 """The tree of a session's runs: what follows what, and what was branched off where."""
 
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from preflexor_agents.cli.show import inert
-from preflexor_agents.store.sessions import SessionRun
 from preflexor_tui.conversation import Conversation
+
+if TYPE_CHECKING:
+    from preflexor_agents.store.sessions import SessionRun
 
 QUESTION_CHARS = 40
 
@@ -41,7 +45,9 @@ class Branches(Tree[int]):
         if event.node.data is not None:
             self.post_message(self.Chosen(event.node.data))
 
-    def _add(self, node: TreeNode[int], runs: list[SessionRun], parent_id: int | None, shown: set[int | None]) -> None:
+    def _add(
+        self, node: TreeNode[int], runs: "list[SessionRun]", parent_id: int | None, shown: set[int | None]
+    ) -> None:
         """A single line of runs stays flat; where there are branches, each is a node with its runs in it."""
         children = [run for run in runs if run.parent_id == parent_id]
         for run in children:
@@ -53,7 +59,7 @@ class Branches(Tree[int]):
                 self._add(node.add(label, run.id), runs, run.id, shown)
 
 
-def _label(run: SessionRun, *, is_shown: bool) -> Text:
+def _label(run: "SessionRun", *, is_shown: bool) -> Text:
     fork = "" if run.forked_round is None else f" ↰r{run.forked_round}" if run.forked_round else " ↰"
     rounds = f" {run.rounds}r" if run.rounds else ""
     end = "" if run.stop_reason else " (cut off)"

@@ -8,7 +8,6 @@ from textual.widgets import Static
 from preflexor_tui.state.candidates import Candidate
 from preflexor_tui.widgets.text import Flow
 
-
 LEAST_CELLS = 22
 
 

@@ -41,5 +41,5 @@ def _gauge(share: float, used: str, whole: str, *, cells: int) -> Content:
     """A bar with its numbers; nearly spent is said by colour and by a sign."""
     full = round(min(1.0, share) * cells)
     style, sign = ("$text-error", "!") if share > 0.9 else ("$text-success", "")
-    bar = Content.assemble(("━" * full, style), ("━" * (cells - full), "$surface-lighten-2"))
+    bar = Content.assemble(("━" * full, style), ("━" * (cells - full), "$foreground 25%"))
     return Content.assemble(bar, f" {used}", (f"/{whole}{sign}", "$text-muted"))

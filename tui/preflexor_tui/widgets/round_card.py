@@ -237,7 +237,7 @@ def _head(round: Round, run: Run, *, is_open: bool) -> Content:
     if best is not None and best.number == round.number and len(run.rounds) > 1:
         parts.append(("   ★ best", "$text-accent"))
     written = round.usage.generated
-    if written or round.seconds:
+    if written:
         parts.append((f"   {count(written)} tok  {duration(round.seconds)}", "$text-muted"))
     return Content.assemble(*parts)
 

@@ -10,10 +10,10 @@ LINES = (
         "",
     ),
     ("", ""),
-    ("enter    send        while it runs: what counts from the next round on", "$text-muted"),
+    ("enter    send; while it runs: what counts from the next round on", "$text-muted"),
     ("esc      stop the round and keep what is written; twice: stop the run", "$text-muted"),
-    ("/        commands: /model  /rounds  /candidates  /store  /sessions  /help", "$text-muted"),
-    ("ctrl+o   go to the rounds; there a accepts, x rejects, b branches, d shows what changed", "$text-muted"),
+    ("/        commands: /model /rounds /store /sessions /help", "$text-muted"),
+    ("ctrl+o   to the rounds; there: a accepts, x rejects, b branches, d compares", "$text-muted"),
 )
 
 
