@@ -68,8 +68,8 @@ class ReflectConfig:
     retrieve_every_round: bool = True
     """Search the store again before each revision, with the critique added to the query."""
     passages: int = 5
-    """Passages put before the model from the store. Default: they hold the fact that is asked for in 98 % of questions
-    about the bundled library (3: 89 %, 6: 99.6 %; 400 questions, `hash` embedder)."""
+    """Passages put before the model from the store. Default: they hold the fact that is asked for in 99 % of questions
+    about the bundled library (3: 88 %, 6: 99.6 %; `hash` embedder, benchmarks/retrieval.py)."""
     thinker: Sampling = field(default_factory=Sampling)
     """Sampling of draft and answer."""
     improver: Sampling = field(default_factory=Sampling)
