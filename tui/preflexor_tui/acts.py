@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from preflexor_agents.errors import PreflexorError
 from preflexor_agents.settings import Settings, file_in_use
-from preflexor_tui import exporting, slash, themes
+from preflexor_tui import slash, themes
 from preflexor_tui.keys import keymap
 from preflexor_tui.setup import changed
 
@@ -44,6 +44,8 @@ def stores(app: "PreflexorApp") -> tuple[Path, Path]:
 
 def export_run(app: "PreflexorApp", suffix: str) -> None:
     """Write the last run as a file, or hand it to the browser."""
+    from preflexor_tui import exporting
+
     turns = app.chat.conversation.turns
     if not turns:
         app.notify("there is no run yet; ask something first")
@@ -54,6 +56,8 @@ def export_run(app: "PreflexorApp", suffix: str) -> None:
 
 def export_picture(app: "PreflexorApp") -> None:
     """Write what the screen shows as a picture."""
+    from preflexor_tui import exporting
+
     _said(app, lambda: exporting.hand_over_picture(app))
 
 

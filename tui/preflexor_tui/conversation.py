@@ -1,14 +1,17 @@
 """The conversation on the screen: the runs of one branch, each with its log, and its place in the journal."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from preflexor_agents.events import Event, Timed
 from preflexor_agents.session import spent_s
-from preflexor_agents.store.sessions import Session, Sessions, SessionRun, branch_of
 from preflexor_tui.driver import Driver
 from preflexor_tui.journal import Entry, Journal
 from preflexor_tui.log import up_to_last_round, up_to_round
 from preflexor_tui.state.run import Run
+
+if TYPE_CHECKING:
+    from preflexor_agents.store.sessions import Session, SessionRun, Sessions
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +41,7 @@ class Conversation:
     journal: Journal
     name: str = ""
     turns: list[Turn] = field(default_factory=list)
-    runs: list[SessionRun] = field(default_factory=list)
+    runs: "list[SessionRun]" = field(default_factory=list)
     """All runs of the session, for the tree of branches."""
 
     def begin(self, question: str) -> Turn:
@@ -85,7 +88,7 @@ class Conversation:
         if session_id is not None:
             self.runs = await self.journal.call(lambda sessions: sessions.runs(session_id))
 
-    async def load(self, session_id: int) -> Session:
+    async def load(self, session_id: int) -> "Session":
         """Show another session as it was left. Raises as `Journal.call`, and TraceError for one of a newer version."""
         session, self.runs, logs = await self.journal.call(lambda sessions: _read(sessions, session_id))
         self.journal.session_id, self.name = session.id, session.name
@@ -130,8 +133,10 @@ def _driver(question: str, before: list[Timed]) -> Driver:
 
 
 def _read(
-    sessions: Sessions, session_id: int
-) -> tuple[Session, list[SessionRun], list[tuple[SessionRun, list[Timed]]]]:
+    sessions: "Sessions", session_id: int
+) -> "tuple[Session, list[SessionRun], list[tuple[SessionRun, list[Timed]]]]":
+    from preflexor_agents.store.sessions import branch_of
+
     session = sessions.get(session_id)
     runs = sessions.runs(session_id)
     return session, runs, [(run, sessions.events(run.id)) for run in branch_of(runs, session.head_id)]

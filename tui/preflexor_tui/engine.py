@@ -4,20 +4,23 @@ import asyncio
 import importlib
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from preflexor_agents import session
 from preflexor_agents.events import Event, Role
 from preflexor_agents.reflection.perform import Cast, Control
 from preflexor_agents.settings import Settings
-from preflexor_agents.store import Store
 from preflexor_tui.setup import Setup
+
+if TYPE_CHECKING:
+    from preflexor_agents.store import Store
 
 Tell = Callable[[str], None]
 OpenCast = Callable[[str, Mapping[Role, str]], Awaitable[Cast]]
 OpenStore = Callable[[Settings, Tell], "Store | None"]
 
 
-def open_store(settings: Settings, tell: Tell) -> Store | None:
+def open_store(settings: Settings, tell: Tell) -> "Store | None":
     """The store to search, if any; blocks. What is done to it is told in one line."""
     from rich.console import Console
 

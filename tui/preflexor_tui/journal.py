@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from preflexor_agents.errors import PreflexorError
-from preflexor_agents.store.sessions import Sessions
 from preflexor_tui.log import Log
+
+if TYPE_CHECKING:
+    from preflexor_agents.store.sessions import Sessions
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class Journal:
         self._sessions: Sessions | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def call(self, act: Callable[[Sessions], T]) -> T:
+    async def call(self, act: "Callable[[Sessions], T]") -> T:
         """Do something with the sessions, in a thread.
 
         Raises:
@@ -76,9 +78,9 @@ class Journal:
             if sessions is not None:
                 await asyncio.to_thread(sessions.close)
 
-    def _call(self, path: Path, act: Callable[[Sessions], T]) -> T:
+    def _call(self, path: Path, act: "Callable[[Sessions], T]") -> T:
         if self._sessions is None:
-            self._sessions = Sessions.open(path)
+            self._sessions = _opened(path)
         return act(self._sessions)
 
     def _save(self, path: Path, entry: Entry) -> None:
@@ -87,7 +89,7 @@ class Journal:
                 self._save(path, needed)
         self._call(path, lambda sessions: self._write(sessions, entry))
 
-    def _write(self, sessions: Sessions, entry: Entry) -> None:
+    def _write(self, sessions: "Sessions", entry: Entry) -> None:
         settled = entry.log.settled
         if self.session_id is None:
             self.session_id = sessions.create(entry.question)
@@ -102,3 +104,10 @@ class Journal:
             entry.saved = entry.taken_over
         sessions.append(entry.run_id, entry.log.events[entry.saved : settled])
         entry.saved = settled
+
+
+def _opened(path: Path) -> "Sessions":
+    """Imported when it is needed: what it stands on takes longer to load than the rest of the screen."""
+    from preflexor_agents.store.sessions import Sessions
+
+    return Sessions.open(path)

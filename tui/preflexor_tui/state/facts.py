@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from preflexor_agents.graph.values import Entity, Evidence, GraphPath
-from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.words import fold
+
+if TYPE_CHECKING:
+    from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 
 MOST_ENTITIES = 6
 FAN_OUT = 12
@@ -39,7 +42,7 @@ class Facts:
     """How entities in play are connected, in words."""
 
 
-def facts_about(graph: KnowledgeGraph, texts: Sequence[str]) -> Facts:
+def facts_about(graph: "KnowledgeGraph", texts: Sequence[str]) -> Facts:
     """What the graph knows of the entities that these texts name; blocks.
 
     Raises:
@@ -75,7 +78,7 @@ def in_words(path: GraphPath) -> str:
     return " ".join(parts)
 
 
-def _named(graph: KnowledgeGraph, texts: Sequence[str]) -> list[Entity]:
+def _named(graph: "KnowledgeGraph", texts: Sequence[str]) -> list[Entity]:
     """Entities whose name, or another name of theirs, stands in one of the texts; those of the first text first."""
     folded = [" ".join(fold(text).split()) for text in texts]
     found: dict[int, tuple[int, Entity]] = {}
