@@ -1,5 +1,8 @@
 """Keys that the user gives to bindings, and themes by name."""
 
+import re
+import tomllib
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -8,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from preflexor_agents.errors import ConfigError
-from preflexor_tui import themes
+from preflexor_agents.settings import Given, checked
+from preflexor_tui import pages, themes
 from preflexor_tui.keys import Bound, bound_in, keymap
 
 
@@ -84,6 +88,15 @@ async def test_a_changed_key_works_and_the_old_one_does_not() -> None:
         app.set_keymap(keymap({"app.help": "f9"}, KNOWN))
         await pilot.press("f1", "f9")
     assert pressed == ["help"]
+
+
+def test_the_settings_in_the_docs_are_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tui.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    settings = checked({key: Given(value, key) for key, value in tomllib.loads(block).items()})
+    assert keymap(settings.keys, pages.bindings()) and themes.chosen(settings.theme)
+    for entry in pages.ENTRIES:
+        assert f"| {entry.key} | {entry.title} |" in page
 
 
 def test_a_theme_is_chosen_by_name() -> None:

@@ -216,6 +216,9 @@ class LibraryScreen(Page):
         if at is None or at >= len(self._sources):
             self.tell("choose a document or a passage first")
             return
+        if self.app.is_web:
+            self.tell("files open on the machine that serves this page only")
+            return
         source = Path(self._sources[at])
         if not source.is_file():
             self.tell(f"{source} is not there any more", "bad")
