@@ -1,11 +1,13 @@
 """Models on the screen: which are here, pulling from Ollama, memory."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 from textual.widgets import DataTable, Input
 
+from preflexor_tui.ollama_jobs import Pulled
 from tests.fakes.ollama_stub import OllamaStub, StubModel
 from tests.tui import chatting, paging
 
@@ -97,3 +99,26 @@ async def test_a_model_with_hostile_words_is_shown_inert(home: Path) -> None:
         await paging.open_page(pilot, "models")
         text = chatting.shown(pilot)
     assert "\x1b" not in text and "evil[red]␛[2J.gguf" in text
+
+
+async def test_a_pull_is_stopped_and_says_that_it_can_go_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = asyncio.Event()
+
+    async def endless(name: str) -> AsyncGenerator[Pulled, None]:
+        try:
+            yield Pulled("pulling abc", 500_000_000, 2_000_000_000)
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    monkeypatch.setattr("preflexor_tui.ollama_jobs.pull", endless)
+    async with chatting.make_app().run_test(size=(120, 40)) as pilot:
+        page = await paging.open_page(pilot, "models")
+        await pilot.press("p")
+        page.query_one("#models-name", Input).value = "big"
+        await pilot.press("enter")
+        await chatting.until(pilot, lambda: "500 MB of 2.0 GB" in chatting.shown(pilot))
+        await pilot.press("x")
+        await paging.settled(pilot)
+        assert left.is_set()
+        assert "stopped; what came of big is kept" in chatting.shown(pilot)

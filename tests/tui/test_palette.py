@@ -163,3 +163,12 @@ async def test_in_a_browser_an_export_is_handed_over_as_a_download(home: Path, m
     ((text, name),) = given
     assert text.startswith("# Why does nacre") and name == "why-does-nacre-resist-cracks.md"
     assert list(home.glob("*.md")) == []
+
+
+async def test_the_last_block_of_code_is_copied(home: Path) -> None:
+    app = chatting.make_app(chatting.voices(draft="So:\n\n```python\na = 1\n```\n\nor\n\n```\nb = 2\n```\n"), rounds=1)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await chatting.ask(pilot, "How?")
+        acts.copy_code(app)
+        await pilot.pause()
+    assert app.clipboard == "b = 2\n"

@@ -1,5 +1,6 @@
 """What the palette and the screens beside the chat do to the whole: another model, other looks, exports, settings."""
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,16 @@ def export_picture(app: "PreflexorApp") -> None:
     from preflexor_tui import exporting
 
     _said(app, lambda: exporting.hand_over_picture(app))
+
+
+def copy_code(app: "PreflexorApp") -> None:
+    """Copy the last block of code in the answer."""
+    blocks = re.findall(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1", app.chat.shown.answer, re.MULTILINE | re.DOTALL)
+    if not blocks:
+        app.notify("the answer holds no block of code")
+        return
+    app.copy_to_clipboard(blocks[-1][1])
+    app.notify("code copied")
 
 
 def use_theme(app: "PreflexorApp", name: str) -> None:

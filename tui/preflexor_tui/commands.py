@@ -52,6 +52,7 @@ class Everything(Provider):
         for suffix, form in exporting.FORMATS.items():
             yield Offer(f"Export as {form}", f"the last run as a {suffix} file", partial(acts.export_run, app, suffix))
         yield Offer("Export as a picture", "what the screen shows, as SVG", partial(acts.export_picture, app))
+        yield Offer("Copy code", "the last block of code in the answer", partial(acts.copy_code, app))
         yield Offer("Theme", "try the colours one after the other", app.search_themes)
         for name in themes.NAMES:
             yield Offer(

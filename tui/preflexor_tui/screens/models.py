@@ -21,7 +21,8 @@ from preflexor_tui.screens.library_text import size
 from preflexor_tui.screens.page import Page
 from preflexor_tui.widgets.text import count, plain
 
-COLUMNS = ("model", "state", "size", "numbers", "context", "can", "where")
+COLUMNS = ("model", "state", "size", "can", "where", "numbers", "context")
+NARROW_COLUMNS = COLUMNS[:5]
 
 
 class ModelsScreen(Page):
@@ -74,8 +75,6 @@ class ModelsScreen(Page):
         self.query_one("#models-name").display = False
         self.query_one("#models-pulling").display = False
         table: DataTable[object] = self.query_one(DataTable)
-        for column in COLUMNS:
-            table.add_column(column, key=column)
         table.focus()
 
     def on_screen_resume(self) -> None:
@@ -101,13 +100,15 @@ class ModelsScreen(Page):
             return
         table: DataTable[object] = self.query_one(DataTable)
         row = table.cursor_row
-        table.clear()
+        table.clear(columns=True)
+        columns = NARROW_COLUMNS if self.has_class("-narrow") else COLUMNS
+        table.add_columns(*columns)
         self._models = {}
         for place in places:
             for model in place.models:
                 key = str(len(self._models))
                 self._models[key] = model
-                table.add_row(*self._cells(place, model, memory), key=key)
+                table.add_row(*self._cells(place, model, memory)[: len(columns)], key=key)
         table.move_cursor(row=row)
         found = sum(m.size_bytes for m in self._models.values())
         self.describe(f"{len(self._models)} here, {size(found)}; the next run uses {self._current()}")
@@ -119,7 +120,7 @@ class ModelsScreen(Page):
         context = count(model.context_tok) if model.context_tok else ""
         state = _state(model, memory.get(model.name), used=model.spec == self._current(), held=self._held())
         can = ", ".join(word for word in model.can if word != "completion")
-        texts = (model.name, state, size(model.size_bytes), model.level, context, can, place.name)
+        texts = (model.name, state, size(model.size_bytes), can, place.name, model.level, context)
         style = "dim" if model.problem or not model.spec else ""
         return [Text(inert(text), style=style, no_wrap=True) for text in texts]
 
