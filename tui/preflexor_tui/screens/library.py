@@ -20,12 +20,14 @@ from preflexor_agents.events import Passage
 from preflexor_agents.store import IngestProgress, IngestReport, Store
 from preflexor_agents.store.browsing import StoredDocument, chunks, documents
 from preflexor_tui.screens.library_text import chunk_text, passage_text, short, size
-from preflexor_tui.screens.page import Page, tilde
+from preflexor_tui.screens.page import WIDE, Page, tilde
 from preflexor_tui.widgets.text import plain, plural
 
 RESULTS = 20
 MOST_SHOWN = 300
 DRAW_S = 0.1
+OTHER_CELLS = 19
+"""What the columns beside the title take."""
 
 
 class IngestStopped(PreflexorError):
@@ -83,7 +85,6 @@ class LibraryScreen(Page):
         table.add_column("title", key="title")
         table.add_column("chunks", key="chunks")
         table.add_column("pages", key="pages")
-        table.add_column("size", key="size")
         self.query_one("#library-path").display = False
         self.query_one("#library-adding").display = False
         self.set_interval(DRAW_S, self._draw_progress)
@@ -131,8 +132,15 @@ class LibraryScreen(Page):
         table.clear()
         for key, d in self._documents.items():
             pages = str(d.pages) if d.pages else "-"
-            table.add_row(short(d.title), str(d.chunks), pages, size(d.size_bytes), key=key)
+            table.add_row(short(d.title, most=self._title_cells), str(d.chunks), pages, key=key)
         self.describe(f"{tilde(self._path)}: {plural(len(found), 'document')}, {sum(d.chunks for d in found)} chunks")
+
+    @property
+    def _title_cells(self) -> int:
+        """Columns that the other figures of a document leave for its title."""
+        width = self.app.size.width
+        side = width - 4 if width < WIDE else (width - 6) * 2 // 5
+        return max(10, side - OTHER_CELLS)
 
     @on(DataTable.RowHighlighted)
     def _pass(self, event: DataTable.RowHighlighted) -> None:
@@ -161,7 +169,8 @@ class LibraryScreen(Page):
             return
         more = f", the first {MOST_SHOWN}" if document.chunks > len(found) else ""
         self._fill(
-            f"{tilde(Path(document.source))}\n{plural(document.chunks, 'chunk')}{more}", [chunk_text(c) for c in found]
+            f"{tilde(Path(document.source))}\n{size(document.size_bytes)}, {plural(document.chunks, 'chunk')}{more}",
+            [chunk_text(c) for c in found],
         )
         self._sources = [document.source] * len(found)
 

@@ -8,8 +8,6 @@ from preflexor_agents.events import Passage
 from preflexor_agents.store.browsing import StoredChunk
 from preflexor_tui.widgets.text import plain
 
-LONGEST_TITLE = 44
-
 
 def size(size_bytes: int) -> str:
     """Bytes as they fit a column: 512 B, 3.4 kB, 12 MB."""
@@ -20,10 +18,10 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
-def short(title: str) -> Text:
+def short(title: str, *, most: int) -> Text:
     """A title as it fits a column."""
     line = " ".join(inert(title).split())
-    return Text(line if len(line) <= LONGEST_TITLE else line[: LONGEST_TITLE - 1] + "…", no_wrap=True)
+    return Text(line if len(line) <= most else line[: most - 1] + "…", no_wrap=True)
 
 
 def chunk_text(chunk: StoredChunk) -> Content:

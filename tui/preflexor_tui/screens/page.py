@@ -12,6 +12,8 @@ from textual.widgets import Footer, Static
 
 from preflexor_tui.widgets.text import plain
 
+WIDE = 100
+"""From so many columns on there are two sides."""
 Mood = Literal["", "good", "bad", "busy"]
 _STYLES: dict[Mood, str] = {"": "dim", "good": "$text-success", "bad": "$text-error", "busy": "$text-accent"}
 _SIGNS: dict[Mood, str] = {"": "", "good": "✓ ", "bad": "✗ ", "busy": "… "}
@@ -27,7 +29,7 @@ class Page(Screen[None]):
     """A screen that is opened from the chat and left with escape."""
 
     CSS_PATH = "../pages.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-broad")]  # noqa: RUF012 - as Textual declares it
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide"), (160, "-broad")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back", id="page.back")]
     TITLE = ""
 
