@@ -27,6 +27,8 @@ from engine_report import best_of, plot
 from preflexor_agents.backends.llamacpp import nano_path
 from preflexor_agents.config import ReflectConfig
 
+ROUNDS = ReflectConfig(rounds=3, candidates=4, converge=False)
+"""Four drafts to choose from, two revisions before the judge in both orders, a merge."""
 CASES = ("best-of", "overhead", "rounds", "lookup", "crowd")
 
 
@@ -196,12 +198,11 @@ def main() -> None:
         found["overhead"] = overhead(options)
     if {"rounds", "lookup"} & set(options.cases):
         questions = engine_cases.QUESTIONS[: options.questions]
-        runs = engine_cases.traffic(threads=options.threads, questions=questions, config=ReflectConfig(rounds=3))
+        runs = engine_cases.traffic(threads=options.threads, questions=questions, config=ROUNDS)
         if "rounds" in options.cases:
             found["rounds"] = rounds(options, runs)
         if "lookup" in options.cases:
-            calls = [call for run in runs for call in run.calls]
-            guessed = engine_cases.guessing(calls, threads=options.threads, runs=options.runs)
+            guessed = engine_cases.guessing(runs, threads=options.threads, runs=options.runs)
             found["lookup"] = [row._asdict() for row in guessed]
     if "crowd" in options.cases:
         path = random_llama("tiny", "f16")

@@ -19,7 +19,7 @@ from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
 from preflexor_agents.backends.lookup import Lookup
 from preflexor_agents.config import GREEDY, ReflectConfig, Sampling
-from preflexor_agents.events import RunFinished, Usage
+from preflexor_agents.events import Retrieved, RunFinished, StepFinished, Usage
 from preflexor_agents.prompts import Grounds, draft
 from preflexor_agents.session import MODEL_ROLES, ask
 from preflexor_agents.store import Store
@@ -86,6 +86,8 @@ class Run(NamedTuple):
 
     calls: list[Call]
     seconds: float
+    merge: Request
+    """What the integrator is asked about its answers; the run asks it only if they differ."""
 
 
 @contextmanager
@@ -108,13 +110,17 @@ def traffic(*, threads: int, questions: Sequence[str], config: ReflectConfig) ->
             began = time.perf_counter()
             cast = dict.fromkeys(MODEL_ROLES, backend)
             async with aclosing(ask(question, cast=cast, config=config, library=store)) as events:
-                last = [event async for event in events][-1]
+                happened = [event async for event in events]
             seconds = time.perf_counter() - began
         finally:
             await backend.aclose()
-        if not isinstance(last, RunFinished) or last.stop_reason == "failed":
-            raise RuntimeError(f"the run failed: {last}")
-        return Run(backend.calls, seconds)
+        if not isinstance(happened[-1], RunFinished) or happened[-1].stop_reason == "failed":
+            raise RuntimeError(f"the run failed: {happened[-1]}")
+        passages = next((event.passages for event in happened if isinstance(event, Retrieved)), ())
+        said = [e.answer for e in happened if isinstance(e, StepFinished) and e.stage in ("draft", "answer")]
+        answers = [*dict.fromkeys(said), *said][: config.rounds]
+        messages = prompts.integrate(Grounds(question=question, passages=passages), answers=answers)
+        return Run(backend.calls, seconds, Request(messages=messages, sampling=config.improver))
 
     with library() as store:
         return [asyncio.run(answered(question, store)) for question in questions]
@@ -154,14 +160,16 @@ class Guessing(NamedTuple):
     right: int
 
 
-def guessing(calls: Sequence[Call], *, threads: int, runs: int) -> list[Guessing]:
-    """Prompt-lookup on what the integrator and the reviser were asked."""
-    found = []
-    for role, mark in (("integrate", prompts.INTEGRATE), ("revise", prompts.REVISE)):
-        asked = [call.request for call in calls if mark in call.request.messages[-1].content]
-        if asked:
-            found.append(asyncio.run(_guessing(role, asked, threads=threads, runs=runs)))
-    return found
+def guessing(traffic: Sequence[Run], *, threads: int, runs: int) -> list[Guessing]:
+    """Prompt-lookup on what the integrator and the reviser are asked."""
+    called = [call.request for run in traffic for call in run.calls]
+    revisions = [request for request in called if prompts.REVISE in request.messages[-1].content]
+    asked = {"integrate": [run.merge for run in traffic], "revise": revisions}
+    return [
+        asyncio.run(_guessing(role, requests, threads=threads, runs=runs))
+        for role, requests in asked.items()
+        if requests
+    ]
 
 
 async def _guessing(role: str, asked: Sequence[Request], *, threads: int, runs: int) -> Guessing:

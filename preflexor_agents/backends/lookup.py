@@ -4,14 +4,15 @@ A revision or a merge copies much of what it was given; a guess that is right co
 one that is wrong is thrown away, so the reply stays the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 NGRAM_TOK = 3
 """Last tokens that must have occurred before."""
-DRAFT_TOK = 7
-"""Most tokens guessed at once."""
-_TRIAL_TOK = 3 * DRAFT_TOK
-"""Guessed tokens after which a low share of hits ends the guessing for this reply."""
+LENGTHS = (0, 1, 3, 7)
+"""How many tokens may be guessed at once: with the one before them they fill a width that was timed."""
+DRAFT_TOK = LENGTHS[-1]
+_PRIOR_RIGHT, _PRIOR_TRIED = 3, 4
+"""A reply begins as if so many of so many guessed tokens had been right."""
 
 
 class Lookup:
@@ -21,7 +22,8 @@ class Lookup:
         self._places: dict[tuple[int, ...], int] = {}
         """N-gram -> where it last ended; the n-gram at the very end is left out."""
         self._seen = NGRAM_TOK
-        self.guessed = 0
+        self.tried = 0
+        """Guessed tokens up to the first wrong one of each guess, which says nothing about those behind it."""
         self.right = 0
 
     def draft(self, tokens: Sequence[int], last: int) -> list[int]:
@@ -34,11 +36,18 @@ class Lookup:
 
     def learn(self, guessed: int, right: int) -> None:
         """Note how a guess went."""
-        self.guessed += guessed
+        self.tried += min(guessed, right + 1)
         self.right += right
 
-    def pays(self, cost: float) -> bool:
-        """Whether to go on guessing, if a step with a full guess takes `cost` times a step without one."""
-        if self.guessed < _TRIAL_TOK:
-            return True
-        return 1 + DRAFT_TOK * self.right / self.guessed > cost
+    def length(self, cost: Callable[[int], float]) -> int:
+        """How many tokens to guess so that the most are written in a given time; 0 where guessing does not pay.
+
+        Args:
+            cost: time of a step of so many tokens as a multiple of a step of one.
+        """
+        hit = (self.right + _PRIOR_RIGHT) / (self.tried + _PRIOR_TRIED)
+
+        def speed(length: int) -> float:
+            return (1 - hit ** (length + 1)) / (1 - hit) / cost(length + 1)
+
+        return max(LENGTHS, key=speed)

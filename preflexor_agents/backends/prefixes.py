@@ -13,7 +13,8 @@ from preflexor_agents.backends.context import PIECE_TOK, Context
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
-_SCRATCH_TOK = 32
+SCRATCH_TOK = 64
+"""Room in a slot for trying things out."""
 _WORTH_SAVING_TOK = 4 * PIECE_TOK
 
 
@@ -139,9 +140,9 @@ class Prefixes:
         return self.used + cells <= self._context.cells
 
     def scratch(self, sequences: int) -> list[Slot]:
-        """So many empty slots with room for a few dozen tokens each, not live; none if there is no room."""
+        """So many empty slots with room for SCRATCH_TOK tokens each, not live; none if there is no room."""
         slots = [slot for slot in self._slots.values() if not slot.live][:sequences]
-        if len(slots) < sequences or not self.make_room(_SCRATCH_TOK * sequences):
+        if len(slots) < sequences or not self.make_room(SCRATCH_TOK * sequences):
             return []
         for slot in slots:
             self._save(slot)

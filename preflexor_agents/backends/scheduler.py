@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from preflexor_agents.backends import widths
 from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.context import PIECE_TOK, Context, Row
-from preflexor_agents.backends.lookup import DRAFT_TOK, Lookup
+from preflexor_agents.backends.lookup import Lookup
 from preflexor_agents.backends.prefixes import Prefixes, Slot, shared_tok
 from preflexor_agents.errors import BackendError
 
@@ -233,7 +233,7 @@ class Scheduler:
         if not ready:
             return
         if len(ready) > 1:
-            self._time_widths()
+            self._time_widths(ready[0])
         group = ready[: self._widths.choose(len(ready))]
         drafts = self._drafts(group)
         rows: list[Row] = []
@@ -259,20 +259,22 @@ class Scheduler:
         guess = live.lookup.draft(live.slot.tokens, live.pending)[: live.asked.most - live.drawn]
         if not guess:
             return []
-        self._time_widths()
-        return guess if live.lookup.pays(self._widths.cost(1 + DRAFT_TOK)) else []
+        self._time_widths(live)
+        return guess[: live.lookup.length(self._widths.cost)]
 
-    def _time_widths(self) -> None:
-        """Once for each model, build and number of threads; later if somebody leaves meanwhile."""
+    def _time_widths(self, live: _Live) -> None:
+        """Once for each model, build and number of threads, behind the text of a job; later if somebody leaves now."""
         if self._widths.seconds or not self._context.shares:
             return
         slots = self._prefixes.scratch(max(widths.CANDIDATES))
-        if slots:
-            position = count()
+        if slots and live.slot is not None:
+            places = [count(len(live.slot.tokens)) for _ in slots]
+            for slot in slots:
+                self._context.copy(live.slot.number, slot.number, len(live.slot.tokens))
 
             def step(width: int) -> bool:
-                at = next(position)
-                return self._context.evaluate([Row(0, at, slot.number, True) for slot in slots[:width]])
+                used = zip(slots[:width], places, strict=False)
+                return self._context.evaluate([Row(0, next(place), slot.number, True) for slot, place in used])
 
             try:
                 measured = widths.timed(step)

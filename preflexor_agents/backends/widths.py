@@ -1,5 +1,6 @@
 """How many sequences to advance in one step: timed once for each model, build and number of threads, then kept.
 
+The steps are timed behind the prompt that is at hand, since attention to it costs the more the smaller a model is.
 Quantised weights on a CPU can get slower when two or four sequences are computed at once, so the widest batch is not
 always the fastest.
 """
@@ -16,11 +17,12 @@ import platformdirs
 
 CANDIDATES = (1, 2, 4, 8, 16)
 """Widths that are timed."""
-_STEPS = 5
+ROUNDS = 12
+"""Most steps of each width; a busy moment then hits all widths alike."""
 _MOST_KEPT = 64
 """Timings in the file; the oldest go."""
 _LONG_S = 1.0
-"""A width whose steps have taken so long is not timed again."""
+"""No other round is begun after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,16 @@ def timed(step: Callable[[int], bool]) -> Widths:
     Args:
         step: does a step of so many tokens; False if it was interrupted, which ends the timing without a result.
     """
-    seconds: dict[int, float] = {}
-    for width in CANDIDATES:
-        times: list[float] = []
-        while len(times) < _STEPS and sum(times) < _LONG_S:
+    seconds = dict.fromkeys(CANDIDATES, float("inf"))
+    began = time.perf_counter()
+    for _ in range(ROUNDS):
+        for width in CANDIDATES:
             start = time.perf_counter()
             if not step(width):
                 return Widths()
-            times.append(time.perf_counter() - start)
-        seconds[width] = min(times)
+            seconds[width] = min(seconds[width], time.perf_counter() - start)
+        if time.perf_counter() - began > _LONG_S:
+            break
     return Widths(seconds)
 
 
@@ -102,4 +105,4 @@ def remember(name: str, measured: Widths) -> None:
 
 
 def _file() -> Path:
-    return Path(platformdirs.user_cache_dir("preflexor", appauthor=False)) / "widths.json"
+    return Path(platformdirs.user_cache_dir("preflexor", appauthor=False)) / "step-times.json"

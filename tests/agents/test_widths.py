@@ -6,7 +6,7 @@ import pytest
 
 from preflexor_agents.backends import widths
 from preflexor_agents.backends.lookup import DRAFT_TOK, Lookup
-from preflexor_agents.backends.prefixes import shared_tok
+from preflexor_agents.backends.prefixes import SCRATCH_TOK, shared_tok
 from preflexor_agents.backends.widths import CANDIDATES, Widths
 
 SLOWER_AT_TWO = Widths({1: 1.0, 2: 2.4, 4: 3.9, 8: 5.0, 16: 7.0})
@@ -34,6 +34,10 @@ def test_the_best_of_several_steps_counts_for_every_width():
 
 def test_a_timing_that_was_interrupted_counts_for_nothing():
     assert widths.timed(lambda width: width < 8) == Widths()
+
+
+def test_a_timing_fits_into_the_places_made_for_it():
+    assert widths.ROUNDS * len(CANDIDATES) <= SCRATCH_TOK
 
 
 def test_timings_are_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -77,12 +81,24 @@ def test_guesses_are_the_same_whether_the_text_came_at_once_or_token_by_token():
     assert [grown.draft(text[:n], text[n]) for n in range(60)] == [Lookup().draft(text[:n], text[n]) for n in range(60)]
 
 
-def test_guessing_stops_where_it_costs_more_than_it_brings():
+def test_as_many_tokens_are_guessed_as_the_hits_and_the_widths_make_worth_while():
+    free, dear = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 16: 1.0}.__getitem__, Widths({1: 1.0, 2: 2.4, 4: 3.9}).cost
     lookup = Lookup()
-    assert lookup.pays(float("inf"))
-    for _ in range(3):
-        lookup.learn(DRAFT_TOK, 2)
-    assert lookup.pays(2.9) and not lookup.pays(3.1) and not lookup.pays(float("inf"))
+    assert (lookup.length(free), lookup.length(dear)) == (7, 0)
+    assert lookup.length(Widths({1: 1.0, 2: 1.5, 4: 1.8, 8: 4.6}).cost) == 3
+    for _ in range(10):
+        lookup.learn(3, 3)
+    assert lookup.length(Widths({1: 1.0, 2: 1.9, 4: 3.0, 8: 4.0}).cost) == 7
+    for _ in range(80):
+        lookup.learn(7, 0)
+    assert lookup.length(Widths({1: 1.0, 2: 1.5}).cost) == 0
+    assert lookup.length(Widths().cost) == 0
+
+
+def test_what_stands_behind_a_wrong_guess_says_nothing():
+    lookup = Lookup()
+    lookup.learn(7, 2)
+    assert (lookup.tried, lookup.right) == (3, 2)
 
 
 def test_whole_pieces_are_shared_and_the_last_token_never():
