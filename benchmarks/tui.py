@@ -79,9 +79,10 @@ class Voice:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         """Write `tokens` words."""
-        said = []
+        said: list[str] = []
+        began = time.perf_counter()
         for n in range(self.tokens):
-            await asyncio.sleep(1 / self.pace if self.pace else 0)
+            await asyncio.sleep(max(0.0, began + n / self.pace - time.perf_counter()) if self.pace else 0)
             said.append(WORDS[n % len(WORDS)] + (".\n\n" if n % PARAGRAPH_TOK == PARAGRAPH_TOK - 1 else " "))
             self.written += 1
             yield Delta("answer", said[-1])
