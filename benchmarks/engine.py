@@ -2,7 +2,7 @@
 
 python benchmarks/engine.py                                        everything, about 12 minutes on 2 threads
 python benchmarks/engine.py --models tiny --ftypes f16 --widths 1,4 --runs 1 --new 20       a minute, to try it
-python benchmarks/engine.py --out docs/engine                      writes docs/engine.json, .svg and -results.md too
+python benchmarks/engine.py --out docs/engine.md                   puts the results there, and a plot beside it
 
 `--llama-server PATH` adds a llama-server as an opponent, `--ollama NAME` a model of an Ollama server.
 Every round asks each opponent once, so that a busy moment hits all alike.
@@ -27,6 +27,7 @@ from engine_report import best_of, plot
 from preflexor_agents.backends.llamacpp import nano_path
 from preflexor_agents.config import ReflectConfig
 
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 ROUNDS = ReflectConfig(rounds=3, candidates=4, converge=False)
 """Four drafts to choose from, two revisions before the judge in both orders, a merge."""
 CASES = ("best-of", "overhead", "rounds", "lookup", "crowd")
@@ -185,12 +186,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=6000, help="tokens in the crowd's cache")
     parser.add_argument("--llama-server", type=Path)
     parser.add_argument("--ollama", metavar="NAME")
-    parser.add_argument("--out", type=Path, help="where .json, .svg and -results.md go")
+    parser.add_argument("--out", type=Path, help="a page whose results are replaced; .svg and .json go beside it")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
+    if options.out and not (options.out.is_file() and END in options.out.read_text(encoding="utf-8")):
+        sys.exit(f"{options.out} is no page with a place for results between {BEGIN} and {END}")
     found: dict[str, Any] = {"machine": f"{platform.processor() or platform.machine()}, {options.threads} threads"}
     if "best-of" in options.cases:
         found["best-of"] = best_of_n(options)
@@ -211,11 +214,16 @@ def main() -> None:
     lines = report(found)
     print("\n".join(lines))
     if options.out:
-        options.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        results = options.out.with_name(f"{options.out.name}-results.md")
-        results.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        if "best-of" in found:
-            options.out.with_suffix(".svg").write_text(plot(found["best-of"]), encoding="utf-8")
+        keep(options.out, found, lines)
+
+
+def keep(page: Path, found: dict[str, Any], lines: Sequence[str]) -> None:
+    """Put the tables between the marks of a page, the plot and the numbers beside it."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text("\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]]), encoding="utf-8")
+    page.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if "best-of" in found:
+        page.with_suffix(".svg").write_text(plot(found["best-of"]), encoding="utf-8")
 
 
 if __name__ == "__main__":
