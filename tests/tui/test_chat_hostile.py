@@ -16,6 +16,7 @@ from preflexor_tui.engine import Engine
 from preflexor_tui.widgets.composer import Composer
 from preflexor_tui.widgets.notice import Notice
 from preflexor_tui.widgets.round_card import RoundCard
+from preflexor_tui.widgets.text import SettledMarkdown
 from tests.fakes.ollama_stub import Gate, OllamaStub, StubModel, says
 from tests.tui import chatting
 from tests.tui.chatting import ask, make_app, over, shown, type_in, until, voices
@@ -155,6 +156,10 @@ async def test_hostile_text_is_inert_wherever_it_is_shown(tmp_path: Path) -> Non
                 text = shown(pilot)
                 assert not [c for c in text if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or c == "\u202e"]
         assert "␛[2J" in text and "<b>html</b>" in text and "[link=" in text
+        await ask(pilot, "another?")
+        settled = app.query_one(SettledMarkdown)
+        written = "".join(settled.render_line(y).text for y in range(settled.size.height))
+        assert "<b>html</b>" in written and not [c for c in written if ord(c) < 32 or 127 <= ord(c) < 160]
 
 
 async def test_a_link_in_an_answer_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ from preflexor_tui.state.run import Run, apply, fold
 
 PAINT_S = 0.05
 """The screen is painted at most this often: painting each token costs more than the token does."""
+PAINT_SHARE = 0.15
+"""Share of a core that painting may take as long as it is done at least every `SLOWEST_PAINT_S`."""
+SLOWEST_PAINT_S = 0.25
 TWICE_S = 2.0
 """A second press of escape within this time ends the run."""
 
@@ -38,7 +41,7 @@ class Driver:
         """Seconds of the run before the events to come."""
         self._escaped_at = -TWICE_S
         self._changed = asyncio.Event()
-        self._over = False
+        self._over = asyncio.Event()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Driver:
                     self.take(event, clock() - began)
         finally:
             self.log.settle()
-            self._over = True
+            self._over.set()
             self._changed.set()
             await painting
 
@@ -109,15 +112,26 @@ class Driver:
         return "round"
 
     async def _paint(self, paint: Paint) -> None:
-        """Paint until the run is over and all of it is painted; a painting that was begun is never broken off."""
+        """Paint until the run is over and all of it is painted; a painting that was begun is never broken off.
+
+        The model needs the processor more than the screen does: the longer a picture takes, the rarer it is drawn.
+        """
         while True:
             await self._changed.wait()
             self._changed.clear()
-            over = self._over
+            over, began = self._over.is_set(), time.thread_time()
             await paint()
             if over:
                 return
-            await asyncio.sleep(PAINT_S)
+            await self._rest(PAINT_S)
+            spent_s = time.thread_time() - began  # with the layout, which follows a painting
+            await self._rest(min(SLOWEST_PAINT_S, spent_s / PAINT_SHARE) - PAINT_S)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the run."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), seconds)
 
 
 async def replayed(events: list[Timed], *, speed: float, stop: asyncio.Event) -> AsyncGenerator[Event, None]:

@@ -208,8 +208,11 @@ class ChatScreen(Screen[None]):
             await self.views.pop(turn).remove()
         for turn in turns:
             if turn not in self.views:
-                self.views[turn] = TurnView(turn.run)
+                self.views[turn] = TurnView()
                 await log.mount(self.views[turn])
+                for earlier in turns[: turns.index(turn)]:
+                    if earlier in self.views:
+                        await self.views[earlier].settle()
             await self.views[turn].show(turn.run, failure=turn.failure)
         self.query_one(Welcome).display = not turns
         await self.query_one(Citations).show(self.shown)

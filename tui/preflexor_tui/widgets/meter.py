@@ -34,7 +34,7 @@ class Meter(Static):
             parts.append(_gauge(elapsed_s / max(1.0, run.budget_s), time, time_most, cells=cells))
         content = Content("  ").join(parts)
         if content != self.content:
-            self.update(content)
+            self.update(content, layout=False)  # it is one line, whatever it says
 
 
 def _gauge(share: float, used: str, whole: str, *, cells: int) -> Content:

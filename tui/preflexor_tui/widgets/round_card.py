@@ -102,7 +102,9 @@ class RoundCard(Vertical, can_focus=True):
         self.set_class(self.round.accepted is True, "-taken")
         self.set_class(self.round.accepted is False, "-kept")
         self.set_class(self.round.finished is None, "-running")
-        self.query_one(CardHead).update(_head(self.round, self._run, is_open=self._open))
+        head, content = self.query_one(CardHead), _head(self.round, self._run, is_open=self._open)
+        if head.content != content:
+            head.update(content, layout=False)  # it is one line, whatever it says
         if self._open:
             await self._draw_body()
 

@@ -1,6 +1,7 @@
 """Text of models and documents on the screen: always inert, whatever it holds."""
 
 from markdown_it import MarkdownIt
+from rich.markdown import Markdown as RichMarkdown
 from textual.content import Content
 from textual.widgets import Markdown, Static
 
@@ -54,6 +55,15 @@ class InertMarkdown(Markdown):
     async def settle(self) -> None:
         """Draw the whole text once more: what was drawn piece by piece may lack what only the end made clear."""
         await self.update(inert(self._shown))
+
+
+class SettledMarkdown(Static):
+    """Markdown that does not change any more, as one widget; one that grows has many, laid out at every piece."""
+
+    def __init__(self, text: str) -> None:
+        page = RichMarkdown("", hyperlinks=False)
+        page.parsed = _parser().parse(inert(text))
+        super().__init__(page, classes="settled")
 
 
 class Flow(Static):

@@ -9,7 +9,7 @@ from textual.widgets import Button, Static
 from preflexor_agents.cli.show import STOPS, VERBS
 from preflexor_tui.state.run import Run
 from preflexor_tui.widgets.round_card import RoundCard
-from preflexor_tui.widgets.text import InertMarkdown, count, duration, plain, plural
+from preflexor_tui.widgets.text import InertMarkdown, SettledMarkdown, count, duration, plain, plural
 
 LONGEST_QUESTION = 4000
 """Of a longer question only the beginning is drawn."""
@@ -25,10 +25,9 @@ class TurnView(Vertical):
             super().__init__()
             self.view = view
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self) -> None:
         super().__init__(classes="turn")
-        self.run_view = run
-        self.failure = ""
+        self._shown: tuple[Run, str] | None = None
 
     def compose(self) -> ComposeResult:
         """Question, rounds, ending, answer, failure."""
@@ -49,7 +48,9 @@ class TurnView(Vertical):
 
     async def show(self, run: Run, *, failure: str = "") -> None:
         """Show this state of the run; `failure` is why it could not go on."""
-        self.run_view, self.failure = run, failure
+        if self._shown is not None and self._shown[0] is run and self._shown[1] == failure:
+            return
+        self._shown = (run, failure)
         question = (
             run.question
             if len(run.question) <= LONGEST_QUESTION
@@ -64,6 +65,14 @@ class TurnView(Vertical):
         self.query_one(".failure").display = bool(error)
         if error:
             self.query_one(".failure-text", Static).update(plain(f"✗ {error}", "$text-error"))
+
+    async def settle(self) -> None:
+        """The conversation went on: the answer becomes one widget."""
+        shown = self._shown
+        answer = self.query(".final InertMarkdown")
+        if answer and shown is not None and shown[0].finished is not None:
+            await answer.remove()
+            await self.query_one(".final").mount(SettledMarkdown(shown[0].finished.answer), after=0)
 
     @property
     def cards(self) -> list[RoundCard]:
@@ -94,6 +103,9 @@ class TurnView(Vertical):
         if run.finished is None:
             return
         _set(self, ".answer-title", _title(run))
+        await self.query(".final .settled").remove()
+        if not self.query(".final InertMarkdown"):
+            await final.mount(InertMarkdown(), after=0)
         await self.query_one(".final InertMarkdown", InertMarkdown).show(run.finished.answer or "*(no answer)*")
         _set(self, ".answer-foot", _foot(run))
 
