@@ -156,6 +156,7 @@ async def test_hostile_text_is_inert_wherever_it_is_shown(tmp_path: Path) -> Non
                 text = shown(pilot)
                 assert not [c for c in text if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or c == "\u202e"]
         assert "␛[2J" in text and "<b>html</b>" in text and "[link=" in text
+        await pilot.press("escape")
         await ask(pilot, "another?")
         settled = app.query_one(SettledMarkdown)
         written = "".join(settled.render_line(y).text for y in range(settled.size.height))

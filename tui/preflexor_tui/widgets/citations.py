@@ -92,9 +92,15 @@ def _quoted(c: Citation) -> Source:
         plain(c.title, "bold"),
         plain(f"{page}\n", "$text-muted"),
         plain(f"“{' '.join(c.quote.split())}”\n"),
-        plain(c.source, "$text-muted"),
+        plain(_short(c.source), "$text-muted"),
     )
     return Source(content, source=c.source, quote=c.quote, cited=True)
+
+
+def _short(source: str) -> str:
+    """A long path by its end."""
+    parts = source.split("/")
+    return source if len(parts) <= 3 or "://" in source else "…/" + "/".join(parts[-2:])
 
 
 def _passage(number: int, p: Passage) -> Source:
