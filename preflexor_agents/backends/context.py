@@ -96,9 +96,13 @@ class Context:
         """Let an empty sequence have the first `length` tokens of another; takes no room."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
+    def state_bytes(self, sequence: int) -> int:
+        """Size of `state`."""
+        return int(llama_cpp.llama_state_seq_get_size(self._pointer, sequence))
+
     def state(self, sequence: int) -> bytes:
         """What the cache holds of a sequence, to be put back by `restore`."""
-        size = llama_cpp.llama_state_seq_get_size(self._pointer, sequence)
+        size = self.state_bytes(sequence)
         out = (ctypes.c_uint8 * size)()
         written = llama_cpp.llama_state_seq_get_data(self._pointer, out, size, sequence)
         return bytes(memoryview(out)[:written])
