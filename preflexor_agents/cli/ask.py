@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preflexor_agents.cli.run_options import run_options
 from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,22 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Answer a question in rounds of thinking, critique and revision.")
 @click.argument("question", required=False, default="")
-@click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME or gguf:PATH. Default: nano.")
-@click.option(
-    "--role",
-    "roles",
-    metavar="ROLE=SPEC",
-    multiple=True,
-    help="Another model for one role: thinker, critic, reviser, judge, integrator. May be repeated.",
-)
-@click.option("--rounds", type=int, metavar="N", help="Answers written one after the other, the draft included.")
-@click.option("--candidates", type=int, metavar="N", help="Drafts to choose from in the first round.")
-@click.option("--store", metavar="PATH", help="Knowledge store to search and cite. Default: your own, if there is one.")
-@click.option("--seed", type=int, metavar="N", help="Seeds every call; the same seed gives the same run.")
-@click.option("--budget-tokens", type=int, metavar="N", help="Most tokens written over the whole run.")
-@click.option("--budget-seconds", type=float, metavar="S", help="Most seconds over the whole run.")
-@click.option("--preset", metavar="NAME", help="default (a blind judge gates revisions) or paper (as published).")
-@click.option("--variant", type=click.Choice(["critic", "self"]), help="Feedback from a critic or its own reflection.")
+@run_options
 @click.option(
     "--keep",
     metavar="PACK",

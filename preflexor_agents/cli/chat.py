@@ -8,27 +8,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from preflexor_agents.cli.run_options import run_options
 from preflexor_agents.errors import InputError
 
 
 @click.command(short_help="Watch the rounds and take part, in a terminal UI.")
 @click.argument("question", required=False, default="")
-@click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME or gguf:PATH. Default: nano.")
-@click.option(
-    "--role",
-    "roles",
-    metavar="ROLE=SPEC",
-    multiple=True,
-    help="Another model for one role: thinker, critic, reviser, judge, integrator. May be repeated.",
-)
-@click.option("--rounds", type=int, metavar="N", help="Answers written one after the other, the draft included.")
-@click.option("--candidates", type=int, metavar="N", help="Drafts to choose from in the first round.")
-@click.option("--store", metavar="PATH", help="Knowledge store to search and cite. Default: your own, if there is one.")
-@click.option("--seed", type=int, metavar="N", help="Seeds every call; the same seed gives the same run.")
-@click.option("--budget-tokens", type=int, metavar="N", help="Most tokens written over a run.")
-@click.option("--budget-seconds", type=float, metavar="S", help="Most seconds over a run.")
-@click.option("--preset", metavar="NAME", help="default (a blind judge gates revisions) or paper (as published).")
-@click.option("--variant", type=click.Choice(["critic", "self"]), help="Feedback from a critic or its own reflection.")
+@run_options
 @click.option("--resume", "resumed", is_flag=True, help="Go on with the latest session.")
 @click.option("--replay", type=click.Path(path_type=Path), metavar="TRACE", help="Show a trace as it happened.")
 @click.option(
