@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from preflexor_quantize.gguf_file import read_gguf
+
 pytest.importorskip("transformers", reason="needs the quantize extra")
 pytest.importorskip("gguf", reason="needs the quantize extra")
 
@@ -190,4 +192,6 @@ def test_ctrl_c_ends_it_with_a_line_and_leaves_nothing(tmp_path: Path) -> None:
     with process.stderr as said:
         rest = said.read()
     assert process.wait() == 1 and "stopped: finished files are kept" in rest and "Traceback" not in rest
-    assert not any(tmp_path.glob("*.gguf*"))
+    left = [path.name for path in tmp_path.iterdir()]
+    assert set(left) < {"nano-IQ1_S.gguf", "nano-IQ2_S.gguf", "nano-IQ2_XS.gguf"}
+    assert all(read_gguf(tmp_path / name) for name in left)
