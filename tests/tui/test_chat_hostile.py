@@ -14,9 +14,9 @@ from preflexor_agents.store import driver as sqlite
 from preflexor_agents.store.sessions import Sessions
 from preflexor_tui.engine import Engine
 from preflexor_tui.widgets.composer import Composer
+from preflexor_tui.widgets.inert_markdown import InertMarkdown
 from preflexor_tui.widgets.notice import Notice
 from preflexor_tui.widgets.round_card import RoundCard
-from preflexor_tui.widgets.text import SettledMarkdown
 from tests.fakes.ollama_stub import Gate, OllamaStub, StubModel, says
 from tests.tui import chatting
 from tests.tui.chatting import ask, make_app, over, shown, type_in, until, voices
@@ -158,7 +158,7 @@ async def test_hostile_text_is_inert_wherever_it_is_shown(tmp_path: Path) -> Non
         assert "␛[2J" in text and "<b>html</b>" in text and "[link=" in text
         await pilot.press("escape")
         await ask(pilot, "another?")
-        settled = app.query_one(SettledMarkdown)
+        settled = app.query_one(".final InertMarkdown", InertMarkdown)
         written = "".join(settled.render_line(y).text for y in range(settled.size.height))
         assert "<b>html</b>" in written and not [c for c in written if ord(c) < 32 or 127 <= ord(c) < 160]
 

@@ -1,19 +1,20 @@
 """Drives one run: folds its events, paints at a bounded rate, holds the user's hand on it. No Textual here."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Literal
 
-from preflexor_agents.events import Event, RoundsAdded, Ruled, Timed
+from preflexor_agents.events import Event, RoundsAdded, Ruled, StepStarted, Timed
 from preflexor_agents.reflection.perform import Control
 from preflexor_tui.log import Log
 from preflexor_tui.state.run import Run, apply, fold
 
 PAINT_S = 0.05
 """The screen is painted at most this often: painting each token costs more than the token does."""
-PAINT_SHARE = 0.15
+PAINT_SHARE = 0.12
 """Share of a core that painting may take as long as it is done at least every `SLOWEST_PAINT_S`."""
 SLOWEST_PAINT_S = 0.25
 TWICE_S = 2.0
@@ -63,19 +64,25 @@ class Driver:
     ) -> None:
         """Fold the events as they come and paint what they changed, at most every `PAINT_S`, the last time at the end.
 
-        Whatever the events raise is raised when everything before it is painted.
+        Whatever the events raise is raised when everything before it is painted. Meanwhile the garbage collector looks
+        at what is made while a model writes only: looking at the whole program takes long enough to be felt at a key.
         """
         began = clock() - self.offset_s
         painting = asyncio.create_task(self._paint(paint))
         try:
             async with aclosing(events):
                 async for event in events:
+                    if isinstance(event, StepStarted):
+                        gc.freeze()
                     self.take(event, clock() - began)
         finally:
             self.log.settle()
             self._over.set()
             self._changed.set()
-            await painting
+            try:
+                await painting
+            finally:
+                gc.unfreeze()
 
     def take(self, event: Event, t_s: float) -> None:
         """Fold one event that happened `t_s` seconds after the run began."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static, TabbedContent, TabPane
@@ -26,6 +26,7 @@ from preflexor_tui.widgets.branches import Branches
 from preflexor_tui.widgets.citations import Citations, Source
 from preflexor_tui.widgets.composer import Composer
 from preflexor_tui.widgets.graph_tree import GraphTree
+from preflexor_tui.widgets.growing import Log
 from preflexor_tui.widgets.meter import Meter
 from preflexor_tui.widgets.notice import Notice
 from preflexor_tui.widgets.round_card import RoundCard
@@ -80,7 +81,7 @@ class ChatScreen(Screen[None]):
         with Horizontal(id="main"):
             yield Branches()
             with Vertical(id="middle"):
-                with VerticalScroll(id="log", can_focus=False):
+                with Log(id="log"):
                     yield Welcome()
                 yield Notice(id="notice")
                 yield Static(id="pending", markup=False)
@@ -98,7 +99,7 @@ class ChatScreen(Screen[None]):
         """Draw an empty conversation and load the model behind it."""
         self.query_one("#completions").can_focus = False
         self.query_one(Composer).focus()
-        self.query_one("#log", VerticalScroll).anchor()
+        self.query_one(Log).anchor()
         self.set_interval(TICK_S, self._tick)
         self.draw_frame()
         self.call_after_refresh(self.app.began)
@@ -115,7 +116,7 @@ class ChatScreen(Screen[None]):
         """Follow the events of a turn until they end."""
         self.active = turn
         self._began = self.app.clock()
-        self.query_one("#log", VerticalScroll).anchor()
+        self.query_one(Log).anchor()
         self.query_one(Composer).focus()
         self.run_worker(self._drive(turn, events), name="run", group="run", exit_on_error=False)
 
@@ -202,7 +203,7 @@ class ChatScreen(Screen[None]):
         """Draw what has changed."""
         if not self.is_mounted:
             return
-        log = self.query_one("#log", VerticalScroll)
+        log = self.query_one(Log)
         turns = self.conversation.turns
         for turn in [t for t in self.views if t not in turns]:
             await self.views.pop(turn).remove()
@@ -210,9 +211,6 @@ class ChatScreen(Screen[None]):
             if turn not in self.views:
                 self.views[turn] = TurnView()
                 await log.mount(self.views[turn])
-                for earlier in turns[: turns.index(turn)]:
-                    if earlier in self.views:
-                        await self.views[earlier].settle()
             await self.views[turn].show(turn.run, failure=turn.failure)
         self.query_one(Welcome).display = not turns
         await self.query_one(Citations).show(self.shown)
@@ -307,7 +305,7 @@ class ChatScreen(Screen[None]):
 
     @on(RoundCard.Looked)
     def _looked(self) -> None:
-        self.query_one("#log", VerticalScroll).release_anchor()
+        self.query_one(Log).release_anchor()
 
     @on(TurnView.Retry)
     def _retry(self, event: TurnView.Retry) -> None:

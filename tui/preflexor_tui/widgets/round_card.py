@@ -4,7 +4,6 @@ from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.events import Click
 from textual.message import Message
@@ -15,8 +14,10 @@ from preflexor_tui.state.candidates import candidates
 from preflexor_tui.state.run import Round, Run
 from preflexor_tui.widgets.candidate_columns import CandidateColumns
 from preflexor_tui.widgets.diff_view import DiffView
+from preflexor_tui.widgets.growing import Column
+from preflexor_tui.widgets.inert_markdown import InertMarkdown
 from preflexor_tui.widgets.section import Section
-from preflexor_tui.widgets.text import InertMarkdown, count, duration, plain
+from preflexor_tui.widgets.text import count, duration, plain
 
 View = Literal["answer", "diff", "candidates"]
 Act = Literal["branch", "edit", "copy", "retry", "take", "refuse", "compare"]
@@ -35,7 +36,7 @@ class CardHead(Static):
             await self.parent.action_fold()
 
 
-class RoundCard(Vertical, can_focus=True):
+class RoundCard(Column, can_focus=True):
     """A round. Folded, only its line is mounted: what is not seen costs nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -170,7 +171,7 @@ class RoundCard(Vertical, can_focus=True):
         if not is_open:
             await self.query(".body").remove()
             return
-        body = Vertical(
+        body = Column(
             Static(classes="asides", markup=False),
             Section("thinking" if self.round.number == 1 else "critique"),
             Section("critique" if self.round.number == 1 else "thinking"),
@@ -199,7 +200,7 @@ class RoundCard(Vertical, can_focus=True):
         answer = self.query_one(InertMarkdown)
         answer.display = view == "answer" and bool(round.answer)
         if answer.display:
-            await answer.show(round.answer)
+            answer.show(round.answer)
         diff, before = self.query_one(DiffView), _before(round, self._run)
         diff.display = view == "diff" and before is not None
         if diff.display and before is not None:

@@ -1,11 +1,11 @@
 """A titled text inside a card that can be folded away."""
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
 from textual.events import Click
 from textual.widgets import Static
 
+from preflexor_tui.widgets.growing import Column
 from preflexor_tui.widgets.text import Flow
 
 
@@ -23,7 +23,7 @@ class SectionTitle(Static):
             parent.by_hand = True
 
 
-class Section(Vertical):
+class Section(Column):
     """Thinking, critique or reflection: open while it is written, folded afterwards unless the user opened it."""
 
     def __init__(self, name: str) -> None:
@@ -71,7 +71,7 @@ class Section(Vertical):
         mark = "▾" if self._open else "▸"
         growing = " …" if self._growing else ""
         title = Content.assemble(f"{mark} ", (self._title, "bold"), (f"  {words} words{growing}", "$text-muted"))
-        self.query_one(SectionTitle).update(title)
+        self.query_one(SectionTitle).update(title, layout=False)  # it is one line, whatever it says
         text = self.query_one(Flow)
         text.display = self._open
         if self._open:

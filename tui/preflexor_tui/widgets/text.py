@@ -1,14 +1,15 @@
 """Text of models and documents on the screen: always inert, whatever it holds."""
 
-from markdown_it import MarkdownIt
-from rich.markdown import Markdown as RichMarkdown
 from textual.content import Content
-from textual.widgets import Markdown, Static
+from textual.widgets import Static
 
 from preflexor_agents.cli.show import inert
+from preflexor_tui.widgets.growing import Growing
 
 TAIL_CHARS = 1200
 """Of a text that is being written beside the answer, only the end is drawn: drawing all of it at each piece is slow."""
+CUT_CHARS = 400
+"""How much of it goes away at once."""
 
 
 def plain(text: str, style: str = "") -> Content:
@@ -35,38 +36,7 @@ def plural(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-class InertMarkdown(Markdown):
-    """Markdown that grows; HTML in it is shown as text, links are shown and not followed, images are never loaded."""
-
-    def __init__(self, text: str = "", *, classes: str | None = None) -> None:
-        super().__init__(inert(text), classes=classes, parser_factory=_parser, open_links=False)
-        self._shown = text
-
-    async def show(self, text: str) -> None:
-        """Show this text: what was added is appended, anything else drawn anew."""
-        before, self._shown = self._shown, text
-        if text == before:
-            return
-        if before and text.startswith(before):
-            await self.append(inert(text[len(before) :]))
-        else:
-            await self.update(inert(text))
-
-    async def settle(self) -> None:
-        """Draw the whole text once more: what was drawn piece by piece may lack what only the end made clear."""
-        await self.update(inert(self._shown))
-
-
-class SettledMarkdown(Static):
-    """Markdown that does not change any more, as one widget; one that grows has many, laid out at every piece."""
-
-    def __init__(self, text: str) -> None:
-        page = RichMarkdown("", hyperlinks=False)
-        page.parsed = _parser().parse(inert(text))
-        super().__init__(page, classes="settled")
-
-
-class Flow(Static):
+class Flow(Growing, Static):
     """Plain text that grows; while it does, only its end is drawn."""
 
     def __init__(self, text: str = "", *, classes: str | None = None) -> None:
@@ -78,9 +48,12 @@ class Flow(Static):
         if (text, growing) == self._drawn:
             return
         self._drawn = (text, growing)
-        tail = text[-TAIL_CHARS:] if growing else text
-        self.update(plain(("… " if len(tail) < len(text) else "") + tail))
+        content, width = plain(_end(text) if growing else text), self.size.width
+        lines = content.get_height({}, width) if width else -1
+        self.update(content, layout=lines != self.size.height)
 
 
-def _parser() -> MarkdownIt:
-    return MarkdownIt("gfm-like", {"html": False})
+def _end(text: str) -> str:
+    """The end of a text, cut where it stays cut for a while: what is drawn of it does not move at every piece."""
+    cut = max(0, len(text) - TAIL_CHARS) // CUT_CHARS * CUT_CHARS
+    return f"… {text[cut:]}" if cut else text

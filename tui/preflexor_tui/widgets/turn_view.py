@@ -1,21 +1,22 @@
 """One question on the screen: what was asked, its rounds, its answer, or what went wrong."""
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Button, Static
 
 from preflexor_agents.cli.show import STOPS, VERBS
 from preflexor_tui.state.run import Run
+from preflexor_tui.widgets.growing import Column
+from preflexor_tui.widgets.inert_markdown import InertMarkdown
 from preflexor_tui.widgets.round_card import RoundCard
-from preflexor_tui.widgets.text import InertMarkdown, SettledMarkdown, count, duration, plain, plural
+from preflexor_tui.widgets.text import count, duration, plain, plural
 
 LONGEST_QUESTION = 4000
 """Of a longer question only the beginning is drawn."""
 
 
-class TurnView(Vertical):
+class TurnView(Column):
     """A question with everything that came of it."""
 
     class Retry(Message):
@@ -32,15 +33,15 @@ class TurnView(Vertical):
     def compose(self) -> ComposeResult:
         """Question, rounds, ending, answer, failure."""
         yield Static(classes="question", markup=False)
-        yield Vertical(classes="rounds")
+        yield Column(classes="rounds")
         yield Static(classes="ending", markup=False)
-        yield Vertical(
+        yield Column(
             Static(classes="answer-title", markup=False),
             InertMarkdown(),
             Static(classes="answer-foot", markup=False),
             classes="final",
         )
-        yield Vertical(
+        yield Column(
             Static(classes="failure-text", markup=False),
             Button("Retry", classes="retry", compact=True),
             classes="failure",
@@ -60,19 +61,11 @@ class TurnView(Vertical):
         await self._show_rounds(run)
         step = run.step if not run.is_open else None
         _set(self, ".ending", plain(f"◌ {step.role} {VERBS[step.stage]} …", "$text-primary") if step else Content(""))
-        await self._show_final(run)
+        self._show_final(run)
         error = failure or (run.finished.error if run.finished and run.finished.stop_reason == "failed" else "")
         self.query_one(".failure").display = bool(error)
         if error:
             self.query_one(".failure-text", Static).update(plain(f"✗ {error}", "$text-error"))
-
-    async def settle(self) -> None:
-        """The conversation went on: the answer becomes one widget."""
-        shown = self._shown
-        answer = self.query(".final InertMarkdown")
-        if answer and shown is not None and shown[0].finished is not None:
-            await answer.remove()
-            await self.query_one(".final").mount(SettledMarkdown(shown[0].finished.answer), after=0)
 
     @property
     def cards(self) -> list[RoundCard]:
@@ -97,16 +90,13 @@ class TurnView(Vertical):
             for card in new:
                 await card.show(card.round, run)
 
-    async def _show_final(self, run: Run) -> None:
+    def _show_final(self, run: Run) -> None:
         final = self.query_one(".final")
         final.display = run.finished is not None
         if run.finished is None:
             return
         _set(self, ".answer-title", _title(run))
-        await self.query(".final .settled").remove()
-        if not self.query(".final InertMarkdown"):
-            await final.mount(InertMarkdown(), after=0)
-        await self.query_one(".final InertMarkdown", InertMarkdown).show(run.finished.answer or "*(no answer)*")
+        self.query_one(".final InertMarkdown", InertMarkdown).show(run.finished.answer or "*(no answer)*")
         _set(self, ".answer-foot", _foot(run))
 
 
