@@ -35,7 +35,9 @@ with Store.open(path) as store:
         act = rng.random()
         if act < 0.6:
             text = "".join(f"## Part {n}\n\nsilk {n} of turn {seed}-{turn}\n\n" for n in range(rng.randrange(1, 9)))
-            file.write_text(f"# Note {file.stem}\n\nturn {seed}-{turn}\n\n{text}", encoding="utf-8")
+            whole = file.with_suffix(f".{seed}")
+            whole.write_text(f"# Note {file.stem}\n\nturn {seed}-{turn}\n\n{text}", encoding="utf-8")
+            whole.replace(file)
             store.ingest([file])
         elif act < 0.75:
             store.remove(str(file))
