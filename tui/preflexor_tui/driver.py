@@ -1,7 +1,6 @@
 """Drives one run: folds its events, paints at a bounded rate, holds the user's hand on it. No Textual here."""
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -9,6 +8,7 @@ from typing import Literal
 
 from preflexor_agents.events import Event, RoundsAdded, Ruled, StepStarted, Timed
 from preflexor_agents.reflection.perform import Control
+from preflexor_tui.collecting import collect, leave_out_what_there_is, short_pauses
 from preflexor_tui.log import Log
 from preflexor_tui.state.run import Run, apply, fold
 
@@ -64,25 +64,25 @@ class Driver:
     ) -> None:
         """Fold the events as they come and paint what they changed, at most every `PAINT_S`, the last time at the end.
 
-        Whatever the events raise is raised when everything before it is painted. Meanwhile the garbage collector looks
-        at what is made while a model writes only: looking at the whole program takes long enough to be felt at a key.
+        Whatever the events raise is raised when everything before it is painted.
         """
+        with short_pauses():
+            await self._follow(events, paint, clock)
+
+    async def _follow(self, events: AsyncGenerator[Event, None], paint: Paint, clock: Callable[[], float]) -> None:
         began = clock() - self.offset_s
         painting = asyncio.create_task(self._paint(paint))
         try:
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, StepStarted):
-                        gc.freeze()
+                        leave_out_what_there_is()
                     self.take(event, clock() - began)
         finally:
             self.log.settle()
             self._over.set()
             self._changed.set()
-            try:
-                await painting
-            finally:
-                gc.unfreeze()
+            await painting
 
     def take(self, event: Event, t_s: float) -> None:
         """Fold one event that happened `t_s` seconds after the run began."""
@@ -123,6 +123,7 @@ class Driver:
 
         The model needs the processor more than the screen does: the longer a picture takes, the rarer it is drawn.
         """
+        collected = time.monotonic()
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -132,6 +133,7 @@ class Driver:
                 return
             await self._rest(PAINT_S)
             spent_s = time.thread_time() - began  # with the layout, which follows a painting
+            collected = collect(collected)
             await self._rest(min(SLOWEST_PAINT_S, spent_s / PAINT_SHARE) - PAINT_S)
 
     async def _rest(self, seconds: float) -> None:

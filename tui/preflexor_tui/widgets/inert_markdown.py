@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Heading, ListItem, MarkdownElement
 from rich.markdown import Markdown as Page
@@ -21,6 +22,8 @@ from textual.widget import Widget
 
 from preflexor_agents.cli.show import inert
 from preflexor_tui.widgets.growing import Growing
+
+PLAIN = {"markdown.code": Style(color="cyan", bold=True), "markdown.block_quote": Style(italic=True)}
 
 
 class _LeftHeading(Heading):
@@ -49,7 +52,7 @@ class _Block(Page):
 
     def __init__(self, tokens: list[Token], *, code_theme: str) -> None:
         super().__init__("", hyperlinks=False, code_theme=code_theme)
-        self.parsed = [_without_images(token) for token in tokens]
+        self.parsed = [_harmless(token) for token in tokens]
 
 
 class InertMarkdown(Growing, Widget):
@@ -63,6 +66,8 @@ class InertMarkdown(Growing, Widget):
         self._source = inert(text)
         self._parser = MarkdownIt("gfm-like", {"html": False})
         self._width = 0
+        self._drawn_for = ""
+        """The theme whose colours are in the lines."""
         self._forget()
 
     def show(self, text: str) -> None:
@@ -78,9 +83,9 @@ class InertMarkdown(Growing, Widget):
         if not self._width:
             self.refresh(layout=True)
             return
-        kept, height = self._whole, len(self._strips)
+        kept, height, targets = self._whole, len(self._strips), self._known
         self._write()
-        if len(self._strips) != height:
+        if len(self._strips) != height or self._known != targets:
             self.refresh(layout=True)
         else:
             self.refresh(Region(0, kept, self._width, max(1, height - kept)))
@@ -113,11 +118,6 @@ class InertMarkdown(Growing, Widget):
         """What is selected, line by line as it is on the screen."""
         return selection.extract("\n".join(strip.text.rstrip() for strip in self._strips)), "\n"
 
-    def notify_style_update(self) -> None:
-        """Code is coloured for a light or a dark screen."""
-        super().notify_style_update()
-        self._width = 0
-
     @property
     def _selection_style(self) -> Style:
         return Style(bgcolor=self.screen.get_component_rich_style("screen--selection").bgcolor)
@@ -126,8 +126,9 @@ class InertMarkdown(Growing, Widget):
         return strip.apply_offsets(0, y).crop_extend(0, self.size.width, style).apply_style(style)
 
     def _fit(self, width: int) -> None:
-        if width != self._width and width:
-            self._width = width
+        look = self.app.current_theme.name
+        if width and (width, look) != (self._width, self._drawn_for):
+            self._width, self._drawn_for = width, look
             self._forget()
             self._write()
 
@@ -156,8 +157,9 @@ class InertMarkdown(Growing, Widget):
         for y in [y for y in self._drawn if y >= self._whole]:
             del self._drawn[y]
         del self._strips[self._whole :]
+        growing = _growing(blocks, source)
         for n, block in enumerate(blocks):
-            if n == len(blocks) - 1 and block[0].map is not None:
+            if n == growing and block[0].map is not None:
                 self._whole = len(self._strips)
                 ended = sum(len(line) + 1 for line in source.split("\n")[: block[0].map[0]])
                 self._parser.parse(source[:ended], {"references": self._before})
@@ -178,9 +180,11 @@ class InertMarkdown(Growing, Widget):
         return strips
 
 
-def _without_images(token: Token) -> Token:
+def _harmless(token: Token) -> Token:
+    """Images as text, and what was written as `&#8238;` inert as well."""
     children = [
-        Token("text", "", 0, content=f"🖼 {t.content}") if t.type == "image" else t for t in token.children or ()
+        Token("text", "", 0, content=f"🖼 {inert(t.content)}") if t.type == "image" else t.copy(content=inert(t.content))
+        for t in token.children or ()
     ]
     return token.copy(children=children or token.children)
 
@@ -188,7 +192,7 @@ def _without_images(token: Token) -> Token:
 def _look(color: str) -> Theme:
     accented = Style(color=Color.parse(color).rich_color, bold=True)
     names = ("h1", "h2", "h3", "h4", "h5", "h6", "item.bullet", "item.number")
-    return Theme({f"markdown.{name}": accented for name in names} | {"markdown.code": "bold cyan"})
+    return Theme({f"markdown.{name}": accented for name in names} | PLAIN)
 
 
 def _painted(strip: Strip) -> bool:
@@ -205,9 +209,17 @@ def _blocks(tokens: list[Token]) -> list[list[Token]]:
     return found
 
 
+def _growing(blocks: list[list[Token]], source: str) -> int:
+    """The first block that may still change: the last one, or the one before if of that only half a line is there."""
+    last = blocks[-1][0].map if blocks else None
+    half = last is not None and last[0] >= source.count("\n")
+    return max(0, len(blocks) - 2 if half else len(blocks) - 1)
+
+
 def _marked(strip: Strip, span: tuple[int, int], style: Style) -> Strip:
     start, end = span
-    end = strip.cell_length if end == -1 else min(end, strip.cell_length)
+    written = cell_len(strip.text.rstrip())
+    end = written if end == -1 else min(end, written)
     if start >= end:
         return strip
     before, chosen, after = strip.crop(0, start), strip.crop(start, end), strip.crop(end)
