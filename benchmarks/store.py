@@ -194,7 +194,8 @@ def measure(makers: dict[str, Callable[[Path], Engine]], size: int, rounds: int,
                 results[engine.name] = Measured(engine.name, 0.0, note="left out: filling it takes too long")
                 engines.remove(engine)
                 continue
-            engine = engines[engines.index(engine)] = Chroma(empty(work / "chromadb"))
+            place = engines.index(engine)
+            engine = engines[place] = Chroma(empty(work / "chromadb"))
             began = time.perf_counter()
         engine.insert(rows)
         results[engine.name] = Measured(engine.name, time.perf_counter() - began)
