@@ -26,10 +26,12 @@ PACKAGE = Path(preflexor_agents.__file__).parent
 SAFE_SQLITE = (3, 51, 3)
 """Older versions (from 3.7.0) can damage a database when two processes reset its write-ahead log."""
 EXTRAS = {
-    "tui": ("textual",),
+    "tui": ("textual", "tomlkit"),
+    "web": ("textual_serve", "aiohttp"),
+    "graph": ("rustworkx",),
     "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate"),
     "mlx": ("mlx", "mlx_lm"),
-    "quantize": ("gguf",),
+    "quantize": ("torch", "transformers", "peft", "gguf"),
 }
 """Extra -> the modules that tell whether it is installed."""
 LLAMA_PROBE = (
