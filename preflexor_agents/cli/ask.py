@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preflexor_agents.cli.run_options import run_options
+from preflexor_agents.cli.options import json_option, run_options
 from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     help="Write the sentences that documents support, and the facts in them, back into the store; by a domain pack: "
     "general, materials or a .toml file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@json_option
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of --json and end.")
 @click.option("--trace", metavar="FILE", help="Where the trace goes. Default: a new file in your state folder.")
 def command(

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import click
 
-LINE_EVERY_S = 5.0
-"""Without a terminal, progress is a line at most this often."""
+from preflexor_agents.cli.progress import now_and_then
+
 Show = Callable[[str, int, int], None]
 """Takes what is done, in words, and how much of how much: bytes, or steps where the total is below a thousand."""
 
@@ -44,16 +44,15 @@ def bytes_bar() -> Iterator[Show]:
 
 def _lines() -> Show:
     what, began = "", time.monotonic()
-    last = began
+    is_due = now_and_then(began)
 
     def show(now: str, done: int, total: int) -> None:
-        nonlocal what, began, last
+        nonlocal what, began
         moment = time.monotonic()
         if now != what:
             what, began = now, moment
-        if moment - last < LINE_EVERY_S:
+        if not is_due(moment):
             return
-        last = moment
         rate = done / max(moment - began, 1e-3)
         left = f", about {max(total - done, 0) / rate:.0f} s left" if rate and total else ""
         click.echo(f"{what}: {_amount(done, total, moment - began)}{left}", err=True)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from preflexor_agents.cli.run_options import run_options
+from preflexor_agents.cli.options import run_options
 from preflexor_agents.errors import InputError
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from preflexor_agents.cli.store import file_of, store_option
+from preflexor_agents.cli.options import store_option
+from preflexor_agents.cli.store import file_of
 from preflexor_agents.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from preflexor_agents.cli.options import store_option
 from preflexor_agents.cli.progress import counting
-from preflexor_agents.cli.store import file_of, store_option
+from preflexor_agents.cli.store import file_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

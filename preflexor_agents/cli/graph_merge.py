@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import click
 
-from preflexor_agents.cli.graph_show import json_option
-from preflexor_agents.cli.store import file_of, store_option
+from preflexor_agents.cli.options import json_option, store_option
+from preflexor_agents.cli.store import file_of
 
 
 @click.command(name="suggest", short_help="Suggest entities that may be one.")

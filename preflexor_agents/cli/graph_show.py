@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from preflexor_agents.cli.store import file_of, store_option
+from preflexor_agents.cli.options import json_option, store_option
+from preflexor_agents.cli.store import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,10 +24,6 @@ FAN_OUT = 1000
 """Neighbours of the entity that is shown."""
 FAR_FAN_OUT = 25
 """Neighbours of each, where theirs are shown too."""
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output."
-)
 
 
 @dataclass(slots=True)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preflexor_agents.cli.options import json_option
+from preflexor_agents.cli.progress import now_and_then
+
 if TYPE_CHECKING:
     from preflexor_agents.store.records import IngestProgress
 
     Watch = Callable[[IngestProgress], None]
-
-LINE_EVERY_S = 5.0
-"""Without a terminal, progress is a line at most this often."""
 
 
 EXAMPLE = """
@@ -42,7 +42,7 @@ Examples:
     help="What turns text into vectors: hash (no model), ollama:NAME, gguf:PATH and others. A store keeps the one it "
     "was made with. Default: hash.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -124,14 +124,13 @@ def watched() -> Iterator["Watch"]:
 
 def plain_lines() -> "Watch":
     """A line now and then."""
-    began = last = time.monotonic()
+    began = time.monotonic()
+    is_due = now_and_then(began)
 
     def show(now: "IngestProgress") -> None:
-        nonlocal last
         moment = time.monotonic()
-        if moment - last < LINE_EVERY_S:
+        if not is_due(moment):
             return
-        last = moment
         done = work_done(now)
         left = f", about {(moment - began) * (1 - done) / done:.0f} s left" if done else ""
         click.echo(f"{rates(now, moment - began)}{left}", err=True)

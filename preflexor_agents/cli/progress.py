@@ -38,15 +38,28 @@ def _bar(total: int | None, things: str) -> Iterator[Callable[[int], None]]:
         yield tell
 
 
+def now_and_then(began: float) -> Callable[[float], bool]:
+    """What says whether a line is due at a moment of `time.monotonic`; the first is, LINE_EVERY_S after `began`."""
+    last = began
+
+    def is_due(moment: float) -> bool:
+        nonlocal last
+        if moment - last < LINE_EVERY_S:
+            return False
+        last = moment
+        return True
+
+    return is_due
+
+
 def _lines(total: int | None, things: str) -> Callable[[int], None]:
-    began = last = time.monotonic()
+    began = time.monotonic()
+    is_due = now_and_then(began)
 
     def tell(done: int) -> None:
-        nonlocal last
         now = time.monotonic()
-        if now - last < LINE_EVERY_S or not done:
+        if not done or not is_due(now):
             return
-        last = now
         rate = done / (now - began)
         left = f", about {(total - done) / rate:.0f} s left" if total else ""
         click.echo(f"{done} of {total or '?'} {things}, {rate:.2g}/s{left}", err=True)

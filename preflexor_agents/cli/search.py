@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preflexor_agents.cli.options import json_option
+
 if TYPE_CHECKING:
     from preflexor_agents.events import Passage
 
@@ -39,7 +41,7 @@ Examples:
 )
 @click.option("--rerank", "judge", metavar="SPEC", help="Let this model judge the best passages again.")
 @click.option("--explain", is_flag=True, help="Show how each passage got its rank.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@json_option
 def command(
     *,
     query: str,

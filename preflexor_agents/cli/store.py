@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from preflexor_agents.cli.options import json_option, store_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,11 +24,6 @@ Example:
 MOST_LISTED = 10_000
 
 
-def store_option(function: click.decorators.FC) -> click.decorators.FC:
-    """The option that names the store."""
-    return click.option("--store", metavar="PATH", help="Knowledge store. Default: your own.")(function)
-
-
 @click.group(short_help="Look after the knowledge store: list, remove, check, back up.", epilog=EXAMPLE)
 def command() -> None:
     """Look after the knowledge store: one file that holds documents, vectors, the graph and conversations."""
@@ -34,7 +31,7 @@ def command() -> None:
 
 @command.command(short_help="Say what the store holds.")
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@json_option
 def show(*, store: str | None, as_json: bool) -> None:
     """Say what the store holds and how it searches."""
     from preflexor_agents.cli.show import inert
@@ -53,7 +50,7 @@ def show(*, store: str | None, as_json: bool) -> None:
 @command.command(name="list", short_help="List the documents.")
 @click.argument("words", required=False, default="")
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output.")
+@json_option
 def list_(*, words: str, store: str | None, as_json: bool) -> None:
     """List the documents, or those with WORDS in their title, source or collection."""
     from preflexor_agents.cli.show import inert

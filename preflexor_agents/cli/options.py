@@ -1,4 +1,4 @@
-"""What may be set for a run, by every command that answers questions."""
+"""Options that several commands have."""
 
 import click
 
@@ -23,9 +23,14 @@ _OPTIONS = (
     ),
 )
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on standard output."
+)
+store_option = click.option("--store", metavar="PATH", help="Knowledge store. Default: your own.")
+
 
 def run_options(function: click.decorators.FC) -> click.decorators.FC:
-    """Model, roles, store, budgets and protocol."""
+    """Model, roles, store, budgets and protocol: what may be set for a run by every command that answers questions."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
