@@ -16,15 +16,12 @@ async def open_backend(spec: str) -> Backend:
         ModelError: the SPEC has no known form, or its model cannot be used.
         BackendError: the server that has the model does not answer.
     """
-    kind, colon, name = spec.strip().partition(":")
-    if kind == "nano" and not colon:
+    file = local_file(spec)
+    if file is not None:
         from preflexor_agents.backends.llamacpp import LlamaCppBackend
 
-        return await LlamaCppBackend.open_nano()
-    if kind == "gguf" and name:
-        from preflexor_agents.backends.llamacpp import LlamaCppBackend
-
-        return await LlamaCppBackend.open(Path(name).expanduser(), spec=spec.strip())
+        return await LlamaCppBackend.open(file, spec=spec.strip())
+    kind, _, name = spec.strip().partition(":")
     if kind == "ollama" and name:
         from preflexor_agents.backends.ollama import OllamaBackend
 
@@ -32,3 +29,17 @@ async def open_backend(spec: str) -> Backend:
     if kind in _PLANNED and name:
         raise ModelError(f"models of the form {kind}:… are not available yet ({spec!r}); use one of: {FORMS}")
     raise ModelError(f"{spec!r} names no model; use one of: {FORMS}")
+
+
+def local_file(spec: str) -> Path | None:
+    """The GGUF file that a SPEC names, the bundled one included; None if the SPEC is of another form.
+
+    Raises:
+        ModelError: the bundled model is missing.
+    """
+    kind, colon, name = spec.strip().partition(":")
+    if kind == "nano" and not colon:
+        from preflexor_agents.backends.llamacpp import nano_path
+
+        return nano_path()
+    return Path(name).expanduser() if kind == "gguf" and name else None

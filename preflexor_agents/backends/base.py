@@ -5,10 +5,12 @@ untrusted text; only the backend's own template may emit control tokens.
 """
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from preflexor_agents.config import Sampling
+from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel, Usage
 from preflexor_agents.prompts import Message
 
@@ -78,3 +80,12 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Let the model go. Idempotent."""
+
+
+async def complete(backend: Backend, request: Request) -> Completion:
+    """The whole reply, for callers that do not watch it being written. Raises as `Backend.generate`."""
+    async with aclosing(backend.generate(request)) as items:
+        async for item in items:
+            if isinstance(item, Completion):
+                return item
+    raise BackendError(f"{backend.spec} ended without a reply")

@@ -26,7 +26,7 @@ CONTEXT_TOK = 8192
 
 
 class LlamaCppBackend:
-    """A backend that computes in this process. Open it with `open` or `open_nano`."""
+    """A backend that computes in this process. Open it with `open`."""
 
     def __init__(self, spec: str, model: "LocalModel", worker: ThreadPoolExecutor) -> None:
         """Take over a loaded model and the thread that it belongs to."""
@@ -59,11 +59,6 @@ class LlamaCppBackend:
             worker.shutdown(wait=loading.done())
             raise
         return cls(spec or f"gguf:{path}", model, worker)
-
-    @classmethod
-    async def open_nano(cls) -> "LlamaCppBackend":
-        """Load the bundled model. Raises ModelError if the package lacks it."""
-        return await cls.open(nano_path(), spec="nano")
 
     @property
     def spec(self) -> str:

@@ -2,11 +2,10 @@
 
 import weakref
 from collections.abc import AsyncGenerator
-from pathlib import Path
 
-from preflexor_agents.backends import open_backend
+from preflexor_agents.backends import local_file, open_backend
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request
-from preflexor_agents.backends.llamacpp import CONTEXT_TOK, LlamaCppBackend, nano_path
+from preflexor_agents.backends.llamacpp import CONTEXT_TOK, LlamaCppBackend
 from preflexor_agents.backends.model_cache import LINGER_S, MODELS, Lease
 from preflexor_agents.errors import BackendError
 from preflexor_agents.prompts import Message
@@ -65,12 +64,8 @@ async def open_shared(spec: str) -> Backend:
         ModelError: the SPEC has no known form, or its model cannot be used.
         BackendError: the server that has the model does not answer.
     """
-    kind, colon, name = spec.strip().partition(":")
-    if kind == "nano" and not colon:
-        path = nano_path()
-    elif kind == "gguf" and name:
-        path = Path(name).expanduser()
-    else:
+    path = local_file(spec)
+    if path is None:
         return await open_backend(spec)
     lease = MODELS.lease(path, context_tok=CONTEXT_TOK, threads=None)
     try:

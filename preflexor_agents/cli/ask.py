@@ -13,6 +13,7 @@ from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
     from preflexor_agents.config import ReflectConfig
+    from preflexor_agents.packs import Pack
     from preflexor_agents.settings import Settings
 
 
@@ -46,10 +47,6 @@ def command(
     from preflexor_agents.settings import load
 
     settings = load(options)
-    if keep is not None:
-        from preflexor_agents.packs import load as load_pack
-
-        load_pack(keep)
     job = Job(
         question=question,
         settings=settings,
@@ -57,9 +54,17 @@ def command(
         models=_models(roles),
         trace=Path(trace) if trace else None,
         as_json=as_json,
-        keep=keep,
+        keep=_pack(keep),
     )
     raise SystemExit(asyncio.run(run(job)))
+
+
+def _pack(name: str | None) -> "Pack | None":
+    if name is None:
+        return None
+    from preflexor_agents.packs import load
+
+    return load(name)
 
 
 def _config(settings: "Settings", variant: str | None) -> "ReflectConfig":

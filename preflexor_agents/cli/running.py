@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from preflexor_agents.config import ReflectConfig
     from preflexor_agents.events import Event
+    from preflexor_agents.packs import Pack
     from preflexor_agents.reflection.perform import Cast, Control
     from preflexor_agents.settings import Settings
     from preflexor_agents.store import Store
@@ -33,7 +34,7 @@ class Job(NamedTuple):
     """Role -> SPEC, where it is not the model of the settings."""
     trace: Path | None
     as_json: bool
-    keep: str | None = None
+    keep: "Pack | None" = None
     """Domain pack by which the answer is written back into the store; None leaves the store as it is."""
 
 
@@ -82,14 +83,12 @@ async def _keep(job: Job, cast: "Cast", store: "Store | None", events: "list[Eve
         return ""
     from preflexor_agents.growth.answers import keep, outcome
     from preflexor_agents.growth.extract import planned
-    from preflexor_agents.packs import load
 
     found = outcome(events)
     if store is None or found is None or not found.supported:
         return "nothing kept: no document speaks for the answer"
-    pack = load(job.keep)
-    run = store.graph.begin(planned(cast["thinker"], pack, kind="answer", note=found.question, seed=found.seed))
-    kept = await keep(store, cast["thinker"], found, pack=pack, run=run)
+    run = store.graph.begin(planned(cast["thinker"], job.keep, kind="answer", note=found.question, seed=found.seed))
+    kept = await keep(store, cast["thinker"], found, pack=job.keep, run=run)
     return f"kept in the store: the supported sentences, {kept.added.relations} new relations of the graph"
 
 

@@ -3,10 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from preflexor_agents.backends.base import Backend, Completion, Request
+from preflexor_agents.backends.base import Backend, Completion, Request, complete
 from preflexor_agents.budget import Budget
 from preflexor_agents.config import GREEDY
 from preflexor_agents.errors import BackendError, PreflexorError
@@ -113,8 +112,4 @@ async def ask(backend: Backend, passage: Passage, pack: Pack, *, seed: int) -> C
         seed=seed,
         json_schema=reading.schema(pack),
     )
-    async with aclosing(backend.generate(request)) as items:
-        async for item in items:
-            if isinstance(item, Completion):
-                return item
-    raise BackendError(f"{backend.spec} ended without a reply")
+    return await complete(backend, request)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from preflexor_agents.backends import open_backend
-from preflexor_agents.backends.base import Backend, Completion, Request
+from preflexor_agents.backends.base import Backend, Request, complete
 from preflexor_agents.config import Sampling
 from preflexor_agents.events import Passage
 from preflexor_agents.prompts import Message, one_line
@@ -44,12 +44,9 @@ async def relevance(backend: Backend, query: str, passage: Passage) -> float:
     request = Request(
         messages=(Message("system", _SYSTEM), Message("user", words)), sampling=_SAMPLING, json_schema=_SCHEMA
     )
-    answer = ""
-    async for item in backend.generate(request):
-        if isinstance(item, Completion):
-            answer = item.answer
+    reply = await complete(backend, request)
     try:
-        rated = json.loads(answer)["relevance"]
+        rated = json.loads(reply.answer)["relevance"]
     except (ValueError, TypeError, KeyError):
         return 0.0
     return rated / BEST if isinstance(rated, int) and 0 <= rated <= BEST else 0.0

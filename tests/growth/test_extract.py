@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Request
-from preflexor_agents.backends.llamacpp import LlamaCppBackend
 from preflexor_agents.backends.scripted import Gate, ScriptedBackend
 from preflexor_agents.budget import Budget
 from preflexor_agents.errors import BackendError
@@ -93,7 +93,7 @@ async def test_a_model_that_is_gone_ends_the_extraction(store: Store):
 
 
 async def test_a_real_model_is_held_to_the_schema_and_nothing_without_a_quote_is_stored(store: Store):
-    nano = await LlamaCppBackend.open_nano()
+    nano = await open_backend("nano")
     try:
         (passage, *_) = store.graph.unexamined(planned(nano, PACK))
         reply = await ask(nano, passage, PACK, seed=1)
