@@ -1,9 +1,12 @@
 """Taking part in a run: stop the round, say something, take it back, rule by hand, one more round, other settings."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from textual.events import Key
+from textual.pilot import Pilot
 
 from preflexor_agents.backends.scripted import Gate, ScriptedBackend
 from preflexor_agents.errors import BackendError
@@ -24,12 +27,19 @@ def gated(call: int) -> tuple[Gate, PreflexorApp, ScriptedBackend]:
     return gate, make_app(backend), backend
 
 
-async def test_escape_keeps_what_is_written_and_goes_on_with_the_next_round() -> None:
-    gate, app, _ = gated(0)
+@asynccontextmanager
+async def halted(app: PreflexorApp, gate: Gate, question: str = "How tough is nacre?") -> AsyncIterator[Pilot[None]]:
+    """The app in the middle of a run: the question was asked, and the model stands at the gate."""
     async with app.run_test() as pilot:
         await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
+        await type_in(pilot, question)
         await gate.reached.wait()
+        yield pilot
+
+
+async def test_escape_keeps_what_is_written_and_goes_on_with_the_next_round() -> None:
+    gate, app, _ = gated(0)
+    async with halted(app, gate) as pilot:
         await pilot.press("escape")
         await over(pilot)
         first, second = app.chat.shown.rounds
@@ -40,10 +50,7 @@ async def test_escape_keeps_what_is_written_and_goes_on_with_the_next_round() ->
 
 async def test_escape_in_a_later_round_keeps_the_partial_revision_which_can_then_be_accepted() -> None:
     gate, app, _ = gated(3)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         await pilot.press("escape")
         await over(pilot)
         partial = app.chat.shown.rounds[1]
@@ -58,10 +65,7 @@ async def test_escape_in_a_later_round_keeps_the_partial_revision_which_can_then
 
 async def test_escape_twice_ends_the_run_with_the_best_answer() -> None:
     gate, app, backend = gated(1)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         app.chat.action_escape()
         app.chat.action_escape()
         await over(pilot)
@@ -73,10 +77,7 @@ async def test_escape_twice_ends_the_run_with_the_best_answer() -> None:
 
 async def test_what_is_typed_while_it_runs_counts_from_the_next_round() -> None:
     gate, app, backend = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         await type_in(pilot, "Name the mechanism.")
         assert "for the next round: Name the mechanism." in shown(pilot)
         gate.open.set()
@@ -88,10 +89,7 @@ async def test_what_is_typed_while_it_runs_counts_from_the_next_round() -> None:
 
 async def test_up_takes_back_what_waits() -> None:
     gate, app, _ = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         await type_in(pilot, "Name the mechanism.")
         await pilot.press("up")
         await pilot.pause()
@@ -104,10 +102,7 @@ async def test_up_takes_back_what_waits() -> None:
 
 async def test_what_no_round_took_in_comes_back_into_the_composer() -> None:
     gate, app, _ = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         await type_in(pilot, "Name the mechanism.")
         app.chat.query_one(Composer).load("and the number")
         app.chat.action_escape()
@@ -118,10 +113,7 @@ async def test_what_no_round_took_in_comes_back_into_the_composer() -> None:
 
 async def test_a_queued_question_is_asked_when_the_run_is_over() -> None:
     gate, app, _ = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "one?")
-        await gate.reached.wait()
+    async with halted(app, gate, "one?") as pilot:
         await type_in(pilot, "/next two?")
         assert "when this is over: two?" in shown(pilot)
         gate.open.set()
@@ -132,10 +124,7 @@ async def test_a_queued_question_is_asked_when_the_run_is_over() -> None:
 
 async def test_a_ruling_while_it_runs_counts_at_the_end_of_the_round() -> None:
     gate, app, _ = gated(4)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         await type_in(pilot, "/accept 2")
         assert "at the end of the round: take round 2" in shown(pilot)
         gate.open.set()
@@ -169,10 +158,7 @@ async def test_the_only_answer_is_not_refused_and_that_is_said() -> None:
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "after the end"])
 async def test_one_more_round(running: bool) -> None:
     gate, app, _ = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "How tough is nacre?")
-        await gate.reached.wait()
+    async with halted(app, gate) as pilot:
         if running:
             await type_in(pilot, "/more")
         gate.open.set()
@@ -311,10 +297,7 @@ async def test_escape_while_the_round_ends_does_no_harm() -> None:
 
 async def test_a_stopped_round_is_an_event() -> None:
     gate, app, _ = gated(0)
-    async with app.run_test() as pilot:
-        await over(pilot)
-        await type_in(pilot, "q")
-        await gate.reached.wait()
+    async with halted(app, gate, "q") as pilot:
         await pilot.press("escape")
         await over(pilot)
         assert RoundStopped(round=1) in app.chat.conversation.turns[0].events
