@@ -42,3 +42,7 @@ class DocumentError(InputError, StoreError):
 
 class TraceError(InputError):
     """A trace file is missing, damaged or of a newer version."""
+
+
+class TrainingError(PreflexorError):
+    """Training stopped: a loss that is not finite, memory, a damaged checkpoint."""

@@ -89,7 +89,7 @@ def _made(app: "PreflexorApp", name: str) -> "Page":
 
             return ForgeScreen()
         case "training":
-            from preflexor_tui.run_folder import runs_folder
+            from preflexor_agents.run_folder import runs_folder
             from preflexor_tui.screens.training import TrainingScreen
 
             return TrainingScreen(runs_folder())

@@ -15,8 +15,8 @@ from textual.widgets import Input, OptionList, Static, TabbedContent, TabPane
 from textual.widgets.option_list import Option
 
 from preflexor_agents.errors import PreflexorError
+from preflexor_agents.run_folder import METRICS, RunFolder, Sample, described, find_runs
 from preflexor_tui.extras import missing_extra
-from preflexor_tui.run_folder import METRICS, RunFolder, Sample, described, find_runs
 from preflexor_tui.screens.page import Page, tilde
 from preflexor_tui.screens.training_plot import Plot
 from preflexor_tui.widgets.text import duration, plain, plural

@@ -5,8 +5,8 @@ import math
 from textual.content import Content
 from textual.widget import Widget
 
+from preflexor_agents.run_folder import described, shown
 from preflexor_tui.braille import plot, spans, thinned
-from preflexor_tui.run_folder import described, shown
 
 _AXIS = 10
 """Columns for the numbers beside the curve."""

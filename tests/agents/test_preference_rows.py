@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from preflexor_agents.errors import InputError
-from preflexor_tui.preference_rows import Row, open_rows, row_of
+from preflexor_agents.preference_rows import Row, open_rows, row_of
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "prefs-small"
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preflexor_agents import run_folder
 from preflexor_agents.errors import InputError
-from preflexor_tui import run_folder
+from preflexor_agents.run_folder import RunFolder, described, find_runs
 from preflexor_tui.braille import plot, thinned
-from preflexor_tui.run_folder import RunFolder, described, find_runs
 
 
 def append(folder: Path, text: str, name: str = "metrics.jsonl") -> None:
