@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from preflexor_agents.prompts import Message
 from preflexor_training.forge.settings import RejectedKind, Variant
 from preflexor_training.forge.steps import Who
 from preflexor_training.pairs import Pair, Reply
@@ -66,8 +67,8 @@ class Row:
     question: str = ""
     gold: str = ""
     """The known answer, where the question came with one."""
-    prompt: str = ""
-    """The user turn that is trained on: the question and, if wanted, the trigger."""
+    prompt: tuple[Message, ...] = ()
+    """The turns that are trained on: the question and, if wanted, the trigger; or the agents' own grounded prompt."""
     categories: tuple[tuple[str, str], ...] = ()
     """The thinking, name and text of each category in order."""
     chosen: Reply = field(default_factory=Reply)

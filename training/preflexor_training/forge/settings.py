@@ -53,6 +53,9 @@ class ForgeSettings(_Strict):
     """Add retrieved passages and an answer made of them to the context, before anything else. Published: on."""
     answer_from: Literal["thinking", "context"] = "thinking"
     """What the preferred answer is written from; `context` is the published form, which never sees the thinking."""
+    prompt: Literal["question", "grounded"] = "question"
+    """What is trained on and what the student is asked: the question alone (published: the knowledge goes into the
+    weights), or the prompt that the agents use, with the passages (`prompts.draft`), so that training and use agree."""
     trigger: str = " Use <|thinking|>."
     """What is added to a question when thinking is wanted; published. Empty for a model that always thinks."""
     rejected: RejectedKind | None = None
