@@ -38,7 +38,8 @@ class Learner(Protocol):
     def train(self, steps: Sequence[Step], *, first: int, on_step: Callable[[int, Metrics], None]) -> None:
         """Take the optimizer steps `first`, `first` + 1, … of the phase; those already done are skipped.
 
-        Calls `on_step(step, metrics)` after each. A checkpoint is written as the recipe says, and at the end.
+        Calls `on_step(step, metrics)` after each; a KeyboardInterrupt that it raises is let through after a checkpoint
+        of that step has been written. A checkpoint is also written as the recipe says, and at the end.
         Raises TrainingError: the loss is not finite, memory ran out; names the step and the rows.
         """
 
