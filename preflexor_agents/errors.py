@@ -44,5 +44,9 @@ class TraceError(InputError):
     """A trace file is missing, damaged or of a newer version."""
 
 
+class ForgeError(PreflexorError):
+    """Making preference data stopped: a model is gone, the disk is full, a log is damaged."""
+
+
 class TrainingError(PreflexorError):
     """Training stopped: a loss that is not finite, memory, a damaged checkpoint."""

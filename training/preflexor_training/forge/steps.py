@@ -31,6 +31,8 @@ class Call:
     request: Request
     attempt: int = 0
     """Which of several samples of the same request; part of the call's identity, as its seed is."""
+    may_be_empty: bool = False
+    """Whether an empty answer is one, as of a category that the context has nothing for; else it is asked again."""
 
 
 class Ask(Protocol):
