@@ -5,8 +5,8 @@ from pathlib import Path
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.errors import ModelError
 
-FORMS = "nano (bundled), ollama:NAME, gguf:PATH"
-_PLANNED = ("mlx", "openai")
+FORMS = "nano (bundled), ollama:NAME, gguf:PATH, openai:NAME@BASE_URL"
+_PLANNED = ("mlx",)
 
 
 async def open_backend(spec: str) -> Backend:
@@ -26,6 +26,10 @@ async def open_backend(spec: str) -> Backend:
         from preflexor_agents.backends.ollama import OllamaBackend
 
         return await OllamaBackend.open(name)
+    if kind == "openai" and name:
+        from preflexor_agents.backends.openai import OpenAIBackend
+
+        return await OpenAIBackend.open(name)
     if kind in _PLANNED and name:
         raise ModelError(f"models of the form {kind}:… are not available yet ({spec!r}); use one of: {FORMS}")
     raise ModelError(f"{spec!r} names no model; use one of: {FORMS}")

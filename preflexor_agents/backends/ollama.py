@@ -6,17 +6,16 @@ it would obey in any text, prompts that it cuts without a word.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import httpx
 import ollama
 
-from preflexor_agents.backends.base import Completion, Delta, FinishReason, Request
+from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.ollama_model import OllamaModel, find_model, twins
 from preflexor_agents.backends.ollama_prompt import (
     NEUTRALISED,
@@ -39,10 +38,10 @@ from preflexor_agents.backends.ollama_server import (
     rendered,
     server_url,
 )
+from preflexor_agents.backends.served_reply import ServedReply
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError
-from preflexor_agents.events import Channel, Usage
-from preflexor_agents.markup import SectionParser
+from preflexor_agents.events import Usage
 from preflexor_agents.prompts import Message, hinted
 
 BYTES_PER_TOK = 4
@@ -57,7 +56,6 @@ UNCOUNTED = "Ollama did not count all tokens: what it left out is an estimate"
 ENDED_EARLY = "Ollama ended the reply without a last word (it stops a model that repeats itself)"
 WAITED_S = 1.0
 """Waiting for the server is mentioned from here on."""
-NOT_JSON = "the answer is not JSON although a schema was asked for"
 
 
 class OllamaBackend:
@@ -127,26 +125,35 @@ class OllamaBackend:
 
     async def _generate(self, request: Request, started: float) -> AsyncGenerator[Delta | Completion, None]:
         call = await self._call(request)
-        reply = _Reply(structured=request.json_schema is not None, prefilled=call.prefilled)
+        reply = ServedReply(structured=request.json_schema is not None, prefilled=call.prefilled)
+        last: Any = None
         try:
             pieces = cast(AsyncGenerator[Any, None], await self._send(call))
             async with aclosing(pieces):
                 async for piece in pieces:
-                    reply.began = reply.began or time.monotonic()
-                    for delta in reply.take(piece):
+                    last = piece if piece.done else last
+                    for delta in reply.take(*_texts(piece)):
                         yield delta
         except FAILURES as e:
             raise failure(e, url=self._url, name=self._model.name, arrived=reply.arrived, read_s=self._silence_s) from e
         for delta in reply.rest():
             yield delta
-        if reply.last is None and not reply.arrived:
+        if last is None and not reply.arrived:
             raise BackendError(f"Ollama ended the reply of {self._model.name} before its first token; ask again")
         told, self._untold = self._untold, ()
-        usage, notes = self._usage(reply, call)
-        waited = reply.waited(started)
+        usage, notes = self._usage(last, call, arrived=reply.arrived)
+        # Others, or loading: what passed before the first piece and was not reading the prompt.
+        read_ns = (last.prompt_eval_duration or 0) if last is not None else 0
+        waited = reply.began - started - read_ns / 1e9 if reply.began else 0.0
         if waited >= WAITED_S:
             notes = (*notes, f"waited {waited:.1f} s for the server")
-        yield reply.completion(usage, seconds=time.monotonic() - started, notes=(*call.notes, *notes, *told))
+        yield reply.completion(
+            usage,
+            reason="length" if last is None or last.done_reason == "length" else "stop",
+            seconds=time.monotonic() - started,
+            problems=() if last is not None else (ENDED_EARLY,),
+            notes=(*call.notes, *notes, *told),
+        )
 
     async def count_tok(self, messages: tuple[Message, ...]) -> int:
         """An estimate from the length of the text."""
@@ -253,11 +260,11 @@ class OllamaBackend:
             options=call.options,
         )
 
-    def _usage(self, reply: "_Reply", call: "_Call") -> tuple[Usage, tuple[str, ...]]:
-        """Tokens as the server counted them, and what looks wrong about them."""
-        if reply.last is None:
-            return Usage(prompt=call.estimate, generated=-(-reply.arrived // BYTES_PER_TOK)), (UNCOUNTED,)
-        counted, generated = reply.last.prompt_eval_count, reply.last.eval_count or 0
+    def _usage(self, last: Any, call: "_Call", *, arrived: int) -> tuple[Usage, tuple[str, ...]]:
+        """Tokens as the server counted them in its last piece, and what looks wrong about them."""
+        if last is None:
+            return Usage(prompt=call.estimate, generated=-(-arrived // BYTES_PER_TOK)), (UNCOUNTED,)
+        counted, generated = last.prompt_eval_count, last.eval_count or 0
         if not counted:
             return Usage(prompt=call.estimate, generated=generated), (UNCOUNTED,)
         usage = Usage(prompt=counted, generated=generated)
@@ -285,92 +292,11 @@ class _Call:
     prefilled: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class _Reply:
-    """A reply as it comes in: the server's thinking field, and the text told apart by its tags."""
-
-    structured: bool
-    prefilled: bool
-    last: Any = None
-    arrived: int = 0
-    began: float = 0.0
-    """When the first piece came, on the monotonic clock."""
-    _thinking: list[str] = field(default_factory=list)
-    _json: list[str] = field(default_factory=list)
-    _parser: SectionParser | None = None
-
-    def take(self, piece: Any) -> list[Delta]:
-        """What one piece of the stream adds."""
-        if piece.done:
-            self.last = piece
-        thinking, text = _texts(piece)
-        self.arrived += len(thinking) + len(text)
-        found: list[tuple[Channel, str]] = [("thinking", thinking)] if thinking else []
-        if thinking:
-            self._thinking.append(thinking)
-        if text and self.structured:
-            self._json.append(text)
-            found.append(("answer", text))
-        elif text:
-            found += self._sections().feed(text)
-        return [Delta(channel, words) for channel, words in found]
-
-    def waited(self, asked: float) -> float:
-        """Seconds from asking to the first piece in which the server did not read the prompt: others, or loading."""
-        read_ns = (self.last.prompt_eval_duration or 0) if self.last is not None else 0
-        return self.began - asked - read_ns / 1e9 if self.began else 0.0
-
-    def rest(self) -> list[Delta]:
-        """What was held back because it looked like the beginning of a tag."""
-        return [Delta(channel, words) for channel, words in self._sections().release()]
-
-    def completion(self, usage: Usage, *, seconds: float, notes: tuple[str, ...]) -> Completion:
-        """The whole reply."""
-        sections = self._sections().finish()
-        thinking = "\n".join(t for t in ("".join(self._thinking).strip(), sections.thinking) if t)
-        answer = "".join(self._json).strip() if self.structured else sections.answer
-        reason: FinishReason = "stop"
-        problems = list(sections.problems)
-        if self.last is None:
-            reason = "length"
-            problems.append(ENDED_EARLY)
-        elif self.last.done_reason == "length":
-            reason = "length"
-        if self._thinking and reason == "length" and not answer and not sections.segments:
-            problems.append("thinking was not closed")
-        if self.structured and not _is_json(answer):
-            problems.append(NOT_JSON)
-        return Completion(
-            thinking=thinking,
-            reflection=sections.reflection,
-            answer=answer,
-            finish_reason=reason,
-            usage=usage,
-            seconds=seconds,
-            notes=(*problems, *notes),
-        )
-
-    def _sections(self) -> SectionParser:
-        """Made with the first text: by then it is known whether thinking came before it."""
-        if self._parser is None:
-            opened: Literal["answer"] | None = "answer" if self.prefilled or self._thinking else None
-            self._parser = SectionParser(opened=opened)
-        return self._parser
-
-
 def _texts(piece: Any) -> tuple[str, str]:
     """Thinking and text of a piece of /api/chat or /api/generate."""
     if isinstance(piece, ollama.ChatResponse):
         return piece.message.thinking or "", piece.message.content or ""
     return piece.thinking or "", piece.response or ""
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _size(text: str) -> int:

@@ -62,10 +62,10 @@ def connect(
     """A client for `url`. A server on this machine is never reached through a proxy."""
     return ollama.AsyncClient(
         host=url,
-        timeout=_timeouts(read_s),
+        timeout=timeouts(read_s),
         headers=headers,
         follow_redirects=follow_redirects,
-        trust_env=not _here(url),
+        trust_env=not local(url),
     )
 
 
@@ -74,10 +74,10 @@ def connect_plain(url: str) -> httpx.AsyncClient:
     key = os.environ.get("OLLAMA_API_KEY")
     return httpx.AsyncClient(
         base_url=url,
-        timeout=_timeouts(),
+        timeout=timeouts(),
         headers={"Authorization": f"Bearer {key}"} if key else {},
         follow_redirects=True,
-        trust_env=not _here(url),
+        trust_env=not local(url),
     )
 
 
@@ -151,11 +151,12 @@ def _line(reason: object) -> str:
     return " ".join(str(reason).split())[:300] or type(reason).__name__
 
 
-def _timeouts(read_s: float = READ_S) -> httpx.Timeout:
+def timeouts(read_s: float = READ_S) -> httpx.Timeout:
     """Explicit for every phase; the client's own default is to wait for ever."""
     return httpx.Timeout(connect=CONNECT_S, read=read_s, write=60.0, pool=read_s)
 
 
-def _here(url: str) -> bool:
+def local(url: str) -> bool:
+    """Whether the server is on this machine."""
     name = urlsplit(url).hostname or ""
     return name in ("localhost", "::1") or name.startswith("127.")

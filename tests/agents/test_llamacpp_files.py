@@ -124,7 +124,7 @@ async def test_installation_without_the_bundled_model_is_told(tmp_path, monkeypa
         await open_backend("nano")
 
 
-@pytest.mark.parametrize("spec", ["mlx:some/model", "openai:gpt@http://localhost"])
+@pytest.mark.parametrize("spec", ["mlx:some/model"])
 async def test_planned_forms_are_said_to_be_planned(spec):
     with pytest.raises(ModelError, match="not available yet"):
         await open_backend(spec)

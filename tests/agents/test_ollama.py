@@ -10,8 +10,9 @@ import pytest
 
 from preflexor_agents.backends import ollama_server
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request
-from preflexor_agents.backends.ollama import CACHE_UNKNOWN, ENDED_EARLY, NOT_JSON, UNCOUNTED, OllamaBackend
+from preflexor_agents.backends.ollama import CACHE_UNKNOWN, ENDED_EARLY, UNCOUNTED, OllamaBackend
 from preflexor_agents.backends.ollama_server import connect, connect_plain, server_url
+from preflexor_agents.backends.served_reply import NOT_JSON
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import BackendError, ConfigError, ModelError
 from preflexor_agents.prompts import Message

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from preflexor_agents import openai_endpoint
 from preflexor_agents.errors import BackendError, InputError, ModelError, PreflexorError
 from preflexor_agents.store import Store
 from preflexor_agents.store.embedders import OllamaEmbedder, OpenAIEmbedder, SentenceTransformerEmbedder, open_embedder
@@ -136,11 +137,11 @@ def test_the_key_goes_to_known_hosts_only(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     embedder.embed(["x"])
     assert server.keys == ["Bearer secret"]
-    assert OpenAIEmbedder("m", "https://api.openai.com/v1")._headers()
-    elsewhere = OpenAIEmbedder("m", "https://api.elsewhere.example/v1")
-    assert elsewhere._headers() == {}
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.elsewhere.example/v1")
-    assert elsewhere._headers() == {"Authorization": "Bearer secret"}
+    assert openai_endpoint.headers("https://api.openai.com/v1")
+    elsewhere = "https://api.elsewhere.example/v1"
+    assert openai_endpoint.headers(elsewhere) == {}
+    monkeypatch.setenv("OPENAI_BASE_URL", elsewhere)
+    assert openai_endpoint.headers(elsewhere) == {"Authorization": "Bearer secret"}
 
 
 @pytest.mark.parametrize("spec", ["openai:m@ftp://x", "openai:m@localhost", "openai:m@http://", "openai:@http://x"])

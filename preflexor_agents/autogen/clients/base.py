@@ -22,13 +22,14 @@ from preflexor_agents.autogen.clients.stop import Stop
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.calls import CallGuard, calls_in, find_calls
 from preflexor_agents.backends.chat import ChatCall
+from preflexor_agents.backends.served_reply import NOT_JSON, is_json
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel
 from preflexor_agents.markup import Sections
 
 _events = logging.getLogger(EVENT_LOGGER_NAME)
 _trace = logging.getLogger(TRACE_LOGGER_NAME)
-NOT_JSON = "the answer is not JSON although a schema was asked for"
+
 _FRAMES: Mapping[Channel, tuple[str, str]] = {
     "thinking": ("<think>", "</think>"),
     "reflection": ("<|reflect|>", "<|/reflect|>"),
@@ -239,7 +240,7 @@ class LocalClient(ChatCompletionClient):
         if stream:
             for chunk in shown.rest(result):
                 yield chunk
-        odd = ask.schema is not None and isinstance(result.content, str) and not _is_json(result.content)
+        odd = ask.schema is not None and isinstance(result.content, str) and not is_json(result.content)
         self._log(result, log if not stream else {}, (*reply.notes, *((NOT_JSON,) if odd else ())))
         yield result
 
@@ -342,14 +343,6 @@ def _forced(reply: Reply) -> tuple[ChatCall, ...]:
     if calls or reply.finish_reason == "length":
         return calls
     raise BackendError(f"the model was told to call a tool and wrote {reply.text[:80]!r}; use another model")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _sum(a: RequestUsage, b: RequestUsage) -> RequestUsage:

@@ -1,8 +1,8 @@
 """Embedders: what turns text into vectors, each named by a SPEC. Nothing heavy is imported before the first use."""
 
-import os
 from pathlib import Path
 
+from preflexor_agents import openai_endpoint
 from preflexor_agents.errors import InputError
 from preflexor_agents.store.embedders.embedding import Embedder, Vectors
 from preflexor_agents.store.embedders.gguf import GgufEmbedder
@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 SPECS = "hash, ollama:NAME, gguf:PATH, sentence-transformers:NAME_OR_PATH or openai:NAME@BASE_URL"
-_OPENAI_URL = "https://api.openai.com/v1"
 
 
 def open_embedder(spec: str) -> Embedder:
@@ -44,7 +43,6 @@ def open_embedder(spec: str) -> Embedder:
         case "sentence-transformers" if rest:
             return SentenceTransformerEmbedder(rest)
         case "openai" if rest.partition("@")[0]:
-            model, _, url = rest.partition("@")
-            return OpenAIEmbedder(model, url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL)
+            return OpenAIEmbedder(*openai_endpoint.split(rest))
         case _:
             raise InputError(f"embedder {spec!r} is unknown; use {SPECS}")

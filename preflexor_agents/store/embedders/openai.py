@@ -1,21 +1,17 @@
 """Embedding models behind an OpenAI-compatible server: `openai:NAME@BASE_URL`."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from preflexor_agents.errors import BackendError, InputError, ModelError
+from preflexor_agents import openai_endpoint
+from preflexor_agents.errors import BackendError, ModelError
 from preflexor_agents.store.embedders.embedding import Vectors, checked
 from preflexor_agents.store.embedders.prefixes import prefixes_of
-from preflexor_agents.store.paths import printable
 
 if TYPE_CHECKING:
     import httpx
 
-_OWN_HOST = "api.openai.com"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _BATCH = 64
 """Texts in one request."""
 _ATTEMPTS = 4
@@ -25,23 +21,13 @@ _TIMEOUT_S = 60.0
 
 
 class OpenAIEmbedder:
-    """A model that answers `POST BASE_URL/embeddings`.
-
-    A store remembers the address and may come from someone else. So the key in OPENAI_API_KEY goes only to OpenAI, to
-    this machine, and to the host that the user has put into OPENAI_BASE_URL.
-    """
+    """A model that answers `POST BASE_URL/embeddings`."""
 
     def __init__(self, model: str, base_url: str) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not base_url.isprintable():
-            raise InputError(f"{base_url!r} is no address of a server; write openai:NAME@http://localhost:8080/v1")
-        if parts.username or parts.password:
-            raise InputError("the address of an embedder may hold no password; put the key into OPENAI_API_KEY")
         self.model = model
-        self.base_url = base_url.rstrip("/")
+        self.base_url = base_url
         self.spec = f"openai:{model}@{self.base_url}"
         self.name = self.spec
-        self._host = parts.hostname
         self._prefixes = prefixes_of(model)
         self._dim = 0
         self._client: httpx.Client | None = None
@@ -81,10 +67,11 @@ class OpenAIEmbedder:
         import httpx
 
         self._client = self._client or httpx.Client(timeout=_TIMEOUT_S)
+        headers = openai_endpoint.headers(self.base_url)
         body: dict[str, Any] = {"model": self.model, "input": batch, "encoding_format": "float"}
         for attempt in range(_ATTEMPTS):
             try:
-                answer = self._client.post(f"{self.base_url}/embeddings", json=body, headers=self._headers())
+                answer = self._client.post(f"{self.base_url}/embeddings", json=body, headers=headers)
             except httpx.ConnectError as error:
                 raise BackendError(
                     f"{self.base_url} does not answer; start the server or correct the address"
@@ -99,21 +86,14 @@ class OpenAIEmbedder:
         self._refuse(answer)
         return answer
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get("OPENAI_API_KEY", "")
-        chosen = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
-        trusted = self._host in _LOOPBACK or self._host in (_OWN_HOST, chosen)
-        return {"Authorization": f"Bearer {key}"} if key and trusted else {}
-
     def _refuse(self, answer: "httpx.Response") -> None:
         """Raise what an answer means that is no success."""
         if answer.is_success:
             return
-        reason = f"{answer.status_code} {_reason(answer)}".strip()
+        reason = openai_endpoint.reason(answer.status_code, answer.text)
         match answer.status_code:
             case 401 | 403:
-                sent = "Authorization" in answer.request.headers
-                remedy = "check OPENAI_API_KEY" if sent else f"set OPENAI_API_KEY, and OPENAI_BASE_URL={self.base_url}"
+                remedy = openai_endpoint.key_remedy(self.base_url)
                 raise ModelError(f"{self.base_url} refused the key ({reason}); {remedy}")
             case 404:
                 raise ModelError(f"{self.base_url} has no embedding model {self.model!r} ({reason}); name another one")
@@ -130,13 +110,3 @@ def _wait_s(answer: "httpx.Response", attempt: int) -> float:
     except ValueError:
         asked = _FIRST_WAIT_S * 2**attempt
     return min(max(asked, 0.0), _LONGEST_WAIT_S)
-
-
-def _reason(answer: "httpx.Response") -> str:
-    """The server's own words, on one line."""
-    try:
-        error = answer.json()["error"]
-        said = error["message"] if isinstance(error, dict) else error
-    except (ValueError, TypeError, KeyError):
-        said = answer.text
-    return printable(" ".join(str(said).split()))[:200]
