@@ -16,9 +16,10 @@ Who = Literal["teacher", "student", "judge"]
 class Dropped(PreflexorError):
     """A row is given up on purpose: a gate refused it. Counted by kind, with its reason."""
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, kind: str, reason: str, *, scores: Mapping[str, float] | None = None) -> None:
+        """Say why; `scores` are what was counted until then, and go into the row's record."""
         super().__init__(f"{kind}: {reason}")
-        self.kind, self.reason = kind, reason
+        self.kind, self.reason, self.scores = kind, reason, scores or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
