@@ -15,6 +15,7 @@ from preflexor_agents.backends.model_text import ModelText, Prompt
 from preflexor_agents.backends.reply import ReplyReader
 from preflexor_agents.backends.sampling import sampler
 from preflexor_agents.backends.scheduler import Job, Prefill, Scheduler
+from preflexor_agents.backends.tokens import Vocabulary
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ModelError
 from preflexor_agents.events import Usage
@@ -47,7 +48,7 @@ class LocalModel:
         """
         self._file: ModelFile = model_file.load(path)
         try:
-            self.text = ModelText(self._file)
+            self.text = ModelText(self._file, Vocabulary(self._file.vocabulary))
             self.context_tok = min(context_tok, self._file.trained_tok)
             self._context: Context = self._file.context(context_tok=self.context_tok, threads=threads)
         except ModelError as e:

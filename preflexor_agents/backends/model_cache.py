@@ -22,6 +22,7 @@ LINGER_S = 300.0
 if TYPE_CHECKING:
     from preflexor_agents.backends.model_file import ModelFile
     from preflexor_agents.backends.model_text import ModelText
+    from preflexor_agents.backends.tokens import Vocabulary
 
 
 class Key(NamedTuple):
@@ -44,7 +45,7 @@ class Shared:
     loading: Loading | None = None
     backend: LlamaCppBackend | None = None
     vocabulary: "ModelFile | None" = None
-    text: "ModelText | None" = None
+    text: "ModelText[Vocabulary] | None" = None
 
 
 class Lease:
@@ -75,7 +76,7 @@ class Lease:
                 shared.backend = LlamaCppBackend(f"gguf:{shared.key.path}", model, loading.worker)
             return shared.backend
 
-    def text(self) -> "ModelText":
+    def text(self) -> "ModelText[Vocabulary]":
         """The model's vocabulary and template; read without the weights, now, if it is not loaded yet.
 
         Raises:
@@ -88,10 +89,11 @@ class Lease:
             if shared.text is None:
                 from preflexor_agents.backends import model_file
                 from preflexor_agents.backends.model_text import ModelText
+                from preflexor_agents.backends.tokens import Vocabulary
 
                 file = model_file.load(shared.key.path, vocabulary_only=True)
                 try:
-                    shared.text = ModelText(file)
+                    shared.text = ModelText(file, Vocabulary(file.vocabulary))
                 except ModelError as e:
                     file.close()
                     raise ModelError(f"{shared.key.path}: {e}") from None

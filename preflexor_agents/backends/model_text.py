@@ -6,14 +6,14 @@ Turns a request or a chat into a prompt. Needs no weights, so a file opened for 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from preflexor_agents.backends.base import Request
 from preflexor_agents.backends.chat import Chat
 from preflexor_agents.backends.chat_template import CALL_MARKS, offers_tools, render_chat
-from preflexor_agents.backends.model_file import ModelFile
 from preflexor_agents.backends.template import ChatTemplate, Span
-from preflexor_agents.backends.tokens import Vocabulary
+from preflexor_agents.backends.vocabulary import Words
 from preflexor_agents.errors import BackendError
 from preflexor_agents.events import Channel
 from preflexor_agents.markup import TAGS, neutralise
@@ -30,6 +30,17 @@ class Marks(NamedTuple):
 OWN_MARKS = Marks("<|thinking|>\n", "\n<|/thinking|>")
 COMMON_MARKS = Marks("<think>\n", "\n</think>\n\n")
 _PROBE = (Message("system", "a"), Message("user", "b"))
+W = TypeVar("W", bound=Words)
+
+
+class TextSource(Protocol):
+    """What a model's file says of itself."""
+
+    path: Path
+    trained_tok: int
+    """Context that the model was trained with."""
+    chat_template: str
+    """Jinja source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +53,13 @@ class Prompt:
     notes: tuple[str, ...] = ()
 
 
-class ModelText:
+class ModelText(Generic[W]):
     """Prompts of one model. Safe for threads; the file must stay open."""
 
-    def __init__(self, file: ModelFile) -> None:
-        """Read vocabulary and template. Raises ModelError if the template is broken."""
+    def __init__(self, file: TextSource, vocabulary: W) -> None:
+        """Read the template. Raises ModelError if it is broken."""
         self._file = file
-        self.vocabulary = Vocabulary(file.vocabulary)
+        self.vocabulary = vocabulary
         self._template = ChatTemplate(
             file.chat_template,
             bos_token=self.vocabulary.text_of(self.vocabulary.bos),

@@ -72,7 +72,7 @@ class OpenModel:
     """A GGUF file opened for its vocabulary and its chat template, without weights."""
 
     file: ModelFile
-    text: ModelText
+    text: ModelText[Vocabulary]
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -95,7 +95,7 @@ def opened(path: Path) -> Iterator[OpenModel]:
     _check_whole(path)
     file = model_file.load(path, vocabulary_only=True)
     try:
-        model = OpenModel(file, ModelText(file))
+        model = OpenModel(file, ModelText(file, Vocabulary(file.vocabulary)))
         for tag, token in model.vocabulary.special.items():
             if not stays_visible(tag, special=True):
                 continue
