@@ -15,7 +15,7 @@ from preflexor_agents.store.paths import shown
 
 APPLICATION_ID = 0x50524658
 """`PRFX` in the file's header: tells a knowledge store from any other SQLite file."""
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Kept in `user_version`; equals the number of migrations."""
 MIGRATIONS = Migrations("preflexor")
 _PAGE_SIZE = 8192
@@ -212,6 +212,43 @@ def m006_sessions(db: Database) -> None:
         END;
 
         PRAGMA user_version = 6;
+        """
+    )
+
+
+@MIGRATIONS()
+def m007_forge(db: Database) -> None:
+    """Which chunks went into which rows of training data; the rows themselves are in the logs of their runs."""
+    db.executescript(
+        """
+        CREATE TABLE forge_run (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL UNIQUE,
+            log TEXT NOT NULL
+        ) STRICT;
+
+        CREATE TABLE forge_row (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            run_id INTEGER NOT NULL REFERENCES forge_run(id) ON DELETE CASCADE,
+            number INTEGER NOT NULL CHECK (number >= 0),
+            row_id TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('kept', 'dropped', 'failed')),
+            variant TEXT NOT NULL,
+            phase INTEGER NOT NULL,
+            round INTEGER NOT NULL,
+            UNIQUE (run_id, number)
+        ) STRICT;
+        CREATE INDEX forge_row_row_id ON forge_row(row_id);
+
+        CREATE TABLE forge_row_chunk (
+            forge_row_id INTEGER NOT NULL REFERENCES forge_row(id) ON DELETE CASCADE,
+            ord INTEGER NOT NULL,
+            chunk_id INTEGER NOT NULL REFERENCES chunk(id) ON DELETE CASCADE,
+            PRIMARY KEY (forge_row_id, ord)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX forge_row_chunk_chunk ON forge_row_chunk(chunk_id);
+
+        PRAGMA user_version = 7;
         """
     )
 

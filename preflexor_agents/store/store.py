@@ -21,6 +21,7 @@ from preflexor_agents.store import citations, driver, findings, ingest, places, 
 from preflexor_agents.store.embedders import Embedder, open_embedder
 from preflexor_agents.store.filters import Filter
 from preflexor_agents.store.findings import Finding
+from preflexor_agents.store.forge_index import ForgeIndex
 from preflexor_agents.store.ingest import Target
 from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.matrix import Matrix
@@ -48,6 +49,8 @@ class Store:
         self._closed = False
         self.graph = KnowledgeGraph(db, using=self._using, embedder=self._opened_embedder)
         """The knowledge graph in the same file."""
+        self.forge = ForgeIndex(db, using=self._using)
+        """The rows of training data that were made from its chunks."""
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, embedder: Embedder | str | None = None, create: bool = True) -> "Store":
