@@ -58,7 +58,7 @@ def documents(path: Path, *, containing: str = "", most: int = 500) -> list[Stor
         ORDER BY d.title COLLATE NOCASE, d.id LIMIT ?2
     """
     names = ("id", "source", "title", "collection", "published", "ingested_at", "size_bytes", "characters", "pages")
-    with _reading(path) as db:
+    with reading(path) as db:
         rows = db.conn.execute(sql, (pattern, most)).fetchall()
     return [StoredDocument(**dict(zip((*names, "chunks"), row, strict=True))) for row in rows]
 
@@ -74,7 +74,7 @@ def chunks(path: Path, source: str, *, most: int = 2000) -> list[StoredChunk]:
         FROM chunk JOIN document ON document.id = chunk.document_id
         WHERE document.source = ? ORDER BY chunk.ord LIMIT ?
     """
-    with _reading(path) as db:
+    with reading(path) as db:
         rows = db.conn.execute(sql, (source, most)).fetchall()
     return [
         StoredChunk(id=id_, ord=number, start=start, end=end, page=page, context=context, text=text)
@@ -88,7 +88,8 @@ def _literal(text: str) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Database]:
+def reading(path: Path) -> Iterator[Database]:
+    """A connection of its own to the store, for as long as it is read. Raises StoreError: it cannot be."""
     db = schema.open_file(path, create=False)
     with driver.closing(db, path):
         yield db

@@ -46,6 +46,13 @@ class Ask(Protocol):
         """The reply. Raises BackendError when all tries failed, BudgetSpent when the run may spend no more."""
 
 
+class Retrieve(Protocol):
+    """Finds passages for a query in the corpus, best first; never what models wrote themselves."""
+
+    async def __call__(self, query: str, *, k: int) -> tuple[Passage, ...]:
+        """At most `k` passages. Raises StoreError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What a step knows of its row."""
@@ -53,10 +60,13 @@ class Job:
     number: int
     """Of the row in the run, from 0; with the run's seed it decides everything that is drawn."""
     seed: int
+    """Of the row, from `asking.row_seed`; the seed of each call is made of it."""
     passages: tuple[Passage, ...]
     """The context that was drawn for the row."""
     pack: Pack
     ask: Ask
+    retrieve: Retrieve
+    """From `contexts.retriever`."""
 
 
 Values = Mapping[str, Any]
