@@ -29,14 +29,7 @@ CHAT_TEMPLATE = (
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context: int) -> PreTrainedTokenizerFast:
     """Learn the merges from `texts`; turn markers get the first ids, the tags the last ones."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
+    bpe = _split(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(TAGS),
         special_tokens=list(CONTROL),
@@ -44,6 +37,30 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context: int) -> P
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    return _wrapped(bpe, context)
+
+
+def assemble(tokens: Sequence[str], merges: Sequence[tuple[str, str]], *, context: int) -> PreTrainedTokenizerFast:
+    """The tokenizer again from what a GGUF file keeps of it: its tokens by id, the tags last, and its merges."""
+    vocabulary = {token: n for n, token in enumerate(tokens[: -len(TAGS)])}
+    bpe = _split(models.BPE(vocab=vocabulary, merges=list(merges)))
+    bpe.add_special_tokens(list(CONTROL))
+    return _wrapped(bpe, context)
+
+
+def _split(model: models.BPE) -> Tokenizer:
+    bpe = Tokenizer(model)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    return bpe
+
+
+def _wrapped(bpe: Tokenizer, context: int) -> PreTrainedTokenizerFast:
     bpe.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     make: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
     return make(
