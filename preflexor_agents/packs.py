@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from preflexor_agents.errors import ConfigError
 
@@ -27,6 +27,8 @@ class Category(_Strict):
     name: Name
     asks: Text
     """What is to be extracted, in one sentence."""
+    retrieved: bool = False
+    """Whether it is written from passages searched for anew, as the published Additional Background is."""
 
 
 class Roles(_Strict):
@@ -65,6 +67,15 @@ class Pack(_Strict):
     """How two entities can be related, as words between them: `consists of`."""
     questions: Questions
 
+    @field_validator("categories")
+    @classmethod
+    def _told_apart(cls, categories: tuple[Category, ...]) -> tuple[Category, ...]:
+        if len({category.name.casefold() for category in categories}) < len(categories):
+            raise ValueError("two of them have the same name; rename one")
+        if sum(category.retrieved for category in categories) > 1:
+            raise ValueError("more than one of them is retrieved; leave that to one")
+        return categories
+
 
 def names() -> tuple[str, ...]:
     """The packs of the package."""
@@ -101,7 +112,8 @@ def _read(text: str, place: str) -> Pack:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         given = repr(first["input"])
+        said = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
             f"domain pack {place}: {key} is {given if len(given) <= 60 else given[:57] + '...'}; "
-            f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            f"{said[0].lower()}{said[1:]}"
         ) from None

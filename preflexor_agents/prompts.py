@@ -55,8 +55,7 @@ class Grounds:
         """The shared beginning of the user turn."""
         parts = []
         if self.passages:
-            lines = [f"[{n}] {p.title}: {one_line(p.text)}" for n, p in enumerate(self.passages, 1)]
-            parts.append("Passages:\n" + "\n".join(lines))
+            parts.append("Passages:\n" + numbered(self.passages))
         if self.earlier:
             parts.append("Earlier in this conversation:\n" + "\n".join(one_line(line) for line in self.earlier))
         parts.append(f"Question: {self.question.strip()}")
@@ -87,6 +86,11 @@ def judge(grounds: Grounds, *, a: str, b: str) -> tuple[Message, ...]:
 def integrate(grounds: Grounds, *, answers: Sequence[str]) -> tuple[Message, ...]:
     """The integrator's prompt."""
     return _turns(grounds, *(_section(f"Answer {n}", text) for n, text in enumerate(answers, 1)), INTEGRATE)
+
+
+def numbered(passages: Sequence[Passage], *, first: int = 1) -> str:
+    """The passages, one a line, with the numbers that answers name them by."""
+    return "\n".join(f"[{n}] {p.title}: {one_line(p.text)}" for n, p in enumerate(passages, first))
 
 
 def hinted(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -33,6 +33,11 @@ def test_a_pack_of_the_users_own_is_read_from_its_file(tmp_path: Path):
         (("relations = [", "relations = []\nothers = ["), "relations"),
         (("about {a}", "about it"), r"questions.frontier is 'What is known about it"),
         (("[roles]", "[roles"), "is not TOML: .*; correct that line"),
+        (
+            ('name = "Hypothesis"', 'name = "reasoning steps"'),
+            "categories is .*; two of them have the same name; rename",
+        ),
+        (('name = "Hypothesis"', 'name = "Guess"\nretrieved = true'), "more than one of them is retrieved"),
     ],
 )
 def test_a_pack_that_is_wrong_is_told_with_the_key(tmp_path: Path, change: tuple[str, str], said: str):

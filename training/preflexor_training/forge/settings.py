@@ -48,7 +48,11 @@ class ForgeSettings(_Strict):
     passages: Annotated[int, Field(ge=1, le=20)] = 3
     """Passages of a row. Published: 3."""
     questions: Path | None = None
-    """JSON lines with `question` and, if known, `answer` (gold) to be used instead of questions the teacher writes."""
+    """File of questions with, if known, their answers (gold), to be used instead of questions the teacher writes; the
+    passages of a row are those that a search finds for its question."""
+    check_questions: bool = False
+    """Ask the teacher, too, whether a question stands alone, can be answered from its passages, and gives nothing away:
+    one call more, after the rules."""
     enrich: bool = True
     """Add retrieved passages and an answer made of them to the context, before anything else. Published: on."""
     answer_from: Literal["thinking", "context"] = "thinking"
