@@ -2,34 +2,26 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from preflexor_agents.backends import model_file, widths
-from preflexor_agents.backends.base import Completion, Delta, FinishReason, Request
+from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.context import Context
-from preflexor_agents.backends.loops import is_loop
 from preflexor_agents.backends.model_file import ModelFile
 from preflexor_agents.backends.model_text import ModelText, Prompt
-from preflexor_agents.backends.reply import ReplyReader
 from preflexor_agents.backends.sampling import sampler
 from preflexor_agents.backends.scheduler import Job, Prefill, Scheduler
 from preflexor_agents.backends.tokens import Vocabulary
+from preflexor_agents.backends.writing import Writing, Written
 from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ModelError
-from preflexor_agents.events import Usage
-from preflexor_agents.markup import SectionParser, Sections
 from preflexor_agents.prompts import Message
 
-
-class Written(NamedTuple):
-    """What a model wrote."""
-
-    sections: Sections
-    finish_reason: FinishReason
-    usage: Usage
-    notes: tuple[str, ...]
+_CACHED = 8192
+"""Tokens whose bytes are remembered."""
 
 
 class LocalModel:
@@ -55,6 +47,8 @@ class LocalModel:
             self._file.close()
             raise ModelError(f"{path}: {e}") from None
         self.native_tags = self.text.native_tags
+        self._piece = lru_cache(_CACHED)(self.text.vocabulary.piece)
+        self._ends = lru_cache(_CACHED)(self.text.vocabulary.ends)
         self.scheduler = Scheduler(self._context, widths.key(path, threads=threads))
         self.interrupt = self._context.interrupt
         """Set together with the flag of a job, so that it is looked at without delay."""
@@ -118,42 +112,24 @@ class LocalModel:
         Raises:
             BackendError: llama.cpp failed, or the schema cannot be made a grammar.
         """
-        room = self.context_tok - len(prompt.tokens)
-        vocabulary = self.text.vocabulary
         tags = self.text.spelt_tags if schema is None else ()
-        reader = ReplyReader(SectionParser(opened=prompt.opened, tags=tags), stop)
-        written: list[int] = []
-        finish: FinishReason = "length"
-        loops = False
-        most = min(room, sampling.max_tok)
+        writing = Writing(
+            prompt,
+            self.text.vocabulary,
+            tags=tags,
+            context_tok=self.context_tok,
+            max_tok=sampling.max_tok,
+            stop=stop,
+            emit=emit,
+            shown=shown,
+        )
         with sampler(self._file.vocabulary, sampling, seed, schema) as chain:
-            cached = yield Prefill(prompt.tokens, most, chain)
+            cached = yield Prefill(prompt.tokens, writing.most, chain)
             while True:
                 token = yield None
-                written.append(token)
-                if vocabulary.ends(token):
-                    finish = "stop"
+                if writing.take(token):
                     break
-                tag = vocabulary.tags.get(token)
-                piece = shown.get(token) or vocabulary.piece(token)
-                for delta in reader.tag(tag) if tag else reader.piece(piece):
-                    emit(delta)
-                if reader.stopped:
-                    finish = "stop"
-                    break
-                loops = is_loop(written)
-                if loops or len(written) == most:
-                    break
-        last, sections = reader.finish()
-        for delta in last:
-            emit(delta)
-        notes: tuple[str, ...] = ()
-        if loops:
-            notes = ("the reply was cut: it only repeated itself",)
-        elif finish == "length" and room < sampling.max_tok:
-            notes = (f"the reply was cut where the context of {self.context_tok} tokens was full",)
-        usage = Usage(prompt=len(prompt.tokens), cached=cached, generated=len(written))
-        return Written(sections, finish, usage, (*prompt.notes, *notes, *sections.problems))
+        return writing.finish(cached=cached)
 
     def close(self) -> None:
         """Free context and model. Idempotent."""

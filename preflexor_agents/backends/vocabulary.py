@@ -17,6 +17,12 @@ class Words(Protocol):
     def encode(self, spans: Iterable[Span]) -> list[int]:
         """Token ids of a prompt; an untrusted span that spells a special token becomes plain text."""
 
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token adds to a text; none for a control token."""
+
+    def ends(self, token: int) -> bool:
+        """Whether the token ends a reply."""
+
     def text_of(self, token: int) -> str:
         """How the vocabulary writes a token; empty if there is no such token (-1)."""
 

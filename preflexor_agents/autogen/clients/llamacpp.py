@@ -35,8 +35,9 @@ from preflexor_agents.config import Sampling
 from preflexor_agents.errors import ConfigError
 
 if TYPE_CHECKING:
-    from preflexor_agents.backends.local_model import LocalModel, Written
+    from preflexor_agents.backends.local_model import LocalModel
     from preflexor_agents.backends.scheduler import Job
+    from preflexor_agents.backends.writing import Written
 
 _USUAL = Sampling()
 
