@@ -6,11 +6,14 @@ tokens (normalising, prefix spaces, stripping) stays what it is.
 """
 
 import json
+import re
 import secrets
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -21,6 +24,16 @@ from preflexor_agents.markup import TAGS
 
 ENDINGS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|eom_id|>", "<|end_of_text|>", "</s>")
 """Tokens that end a turn wherever a vocabulary has them as special ones, besides those that the model names."""
+
+
+class Located(NamedTuple):
+    """A token and where it comes from."""
+
+    id: int
+    first: int
+    """Number of the span that it begins in."""
+    last: int
+    """Number of the span that it ends in."""
 
 
 class HfVocabulary:
@@ -41,7 +54,7 @@ class HfVocabulary:
         """Text -> id of the added tokens; runs of white space do not count."""
         self._hidden = {i: f"\ue0f8{secrets.token_hex(8)}{i}\ue0f9" for i in self.special.values()}
         self._plain, self._ids = _renamed(told, self._hidden)
-        self._longest_first = sorted(self.special, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) or r"(?!)")
         spelt = {tag: self._plain.encode(tag, add_special_tokens=False).ids for tag in TAGS if tag not in self.special}
         self.tags: dict[int, str] = {self.special[tag]: tag for tag in TAGS if tag in self.special}
         """Id -> tag, for the reasoning tags that are one token."""
@@ -51,13 +64,24 @@ class HfVocabulary:
 
     def encode(self, spans: Iterable[Span]) -> list[int]:
         """Token ids of a prompt, as the tokenizer would make them of the whole text, but for untrusted spellings."""
-        text = "".join(self._marked(span.text) if span.trusted else span.text for span in spans)
-        ids = self._tokens(text)
-        return [self.bos, *ids] if self._adds_bos and ids[:1] != [self.bos] else ids
+        return [found.id for found in self.locate(spans)]
+
+    def locate(self, spans: Iterable[Span]) -> list[Located]:
+        """The same, with the span that each token comes from, by its number."""
+        texts = [self._marked(span.text) if span.trusted else span.text for span in spans]
+        ends = list(accumulate(map(len, texts)))
+        most = max(len(ends) - 1, 0)
+        found = [
+            Located(token, min(bisect_right(ends, start), most), min(bisect_right(ends, max(start, end - 1)), most))
+            for token, start, end in self._tokens("".join(texts))
+        ]
+        if self._adds_bos and [token.id for token in found[:1]] != [self.bos]:
+            found.insert(0, Located(self.bos, 0, 0))
+        return found
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of plain text, with no special token among them."""
-        return self._tokens(text)
+        return [token for token, _, _ in self._tokens(text)]
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds to a text; none for a control token."""
@@ -104,21 +128,18 @@ class HfVocabulary:
 
     def _marked(self, text: str) -> str:
         """The template's text with its control tokens under their other names."""
-        for special in self._longest_first:
-            if special in text:
-                text = text.replace(special, self._hidden[self.special[special]])
-        return text
+        return self._control.sub(lambda found: self._hidden[self.special[found[0]]], text)
 
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for token in self._plain.encode(text, add_special_tokens=False).ids:
+    def _tokens(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Ids, each with the characters that it stands for: from, to."""
+        made = self._plain.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(made.ids, made.offsets, strict=True):
             if token in self._ids:
-                ids.append(self._ids[token])
+                yield self._ids[token], start, end
             elif token in self._hidden:  # a piece of the model's own vocabulary that is spelt in the text
-                ids += self._spelt(str(self._added[token]["content"]))
+                yield from ((letter, start, end) for letter in self._spelt(str(self._added[token]["content"])))
             else:
-                ids.append(token)
-        return ids
+                yield token, start, end
 
     def _spelt(self, text: str) -> list[int]:
         """A text letter by letter."""

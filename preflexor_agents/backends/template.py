@@ -35,8 +35,21 @@ class Span(NamedTuple):
 class ChatTemplate:
     """A compiled chat template."""
 
-    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos_token: str = "",
+        eos_token: str = "",
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
         """Compile.
+
+        Args:
+            source: Jinja.
+            bos_token: text of the token that begins a text; likewise `eos_token`.
+            eos_token: of the token that ends one.
+            now: what a template that writes today's date is told.
 
         Raises:
             ModelError: the source is no valid Jinja.
@@ -45,7 +58,7 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
         )
         env.filters["tojson"] = _tojson
-        env.globals.update(raise_exception=_raise, strftime_now=lambda form: datetime.now().strftime(form))
+        env.globals.update(raise_exception=_raise, strftime_now=lambda form: now().strftime(form))
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
