@@ -9,9 +9,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from preflexor_agents.backends.base import Backend, Completion, Request
+from preflexor_agents.backends.base import Backend, Completion, Request, complete
+from preflexor_agents.config import GREEDY
 from preflexor_agents.errors import BackendError, ForgeError
 from preflexor_agents.events import Usage
+from preflexor_agents.prompts import Message
 from preflexor_training.forge.cache import CallCache, Paid, content_key, prompt_sha256, sha256_of
 from preflexor_training.forge.limits import BudgetSpent, Purse, Slots
 from preflexor_training.forge.records import CallRecord
@@ -24,6 +26,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 """How models begin that decline."""
+_PROBE = Request(messages=(Message("user", "Say yes."),), sampling=replace(GREEDY, max_tok=1))
 _TIMEOUTS = 2
 """A call is not waited for more often than that."""
 
@@ -85,6 +88,8 @@ class Asked:
     """Each with the place of its step among the row's steps."""
     lost: list[tuple[Who, int]] = field(default_factory=list)
     """Calls to which nothing came: of whom, and how many replies its backend had given by then."""
+    under_way: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the first call is to be paid for, or the row is at its end without one."""
 
 
 @dataclass(slots=True)
@@ -129,6 +134,23 @@ class Calls:
         """Whether every backend that failed a row has answered since, so that the failure was the row's own."""
         return all(self._lines[who].answered > answered for who, answered in asked.lost)
 
+    async def settle(self, asked: Asked) -> None:
+        """Ask the backends that failed a row for a word, when no other call will tell whether they are alive.
+
+        Raises:
+            BackendGone: one does not answer.
+        """
+        for who, answered in asked.lost:
+            backend, line = self._models[who].backend, self._lines[who]
+            if line.answered > answered:
+                continue
+            try:
+                async with asyncio.timeout(self._patience.timeout_s):
+                    await complete(backend, _PROBE)
+            except (BackendError, TimeoutError) as error:
+                raise BackendGone(f"{backend.spec} is gone: {' '.join(str(error).split()) or 'no answer'}") from error
+            line.answered += 1
+
     def asker(self, asked: Asked, *, row: int, place: int) -> Ask:
         """What makes the calls of one step of a row.
 
@@ -149,7 +171,7 @@ class Calls:
         for n in range(self._patience.tries):
             request = replace(call.request, seed=_other_seed(call.request.seed, n)) if n else call.request
             try:
-                paid = await self._reply(call, request, row)
+                paid = await self._reply(call, request, row, asked)
             except CallFailed as error:
                 line = self._lines[call.who]
                 asked.lost.append((call.who, line.answered))
@@ -168,7 +190,7 @@ class Calls:
         note(self._record(call, request, paid.reply, tries=tries, error=str(failure)))
         raise failure
 
-    async def _reply(self, call: Call, request: Request, row: int) -> Paid:
+    async def _reply(self, call: Call, request: Request, row: int, asked: Asked) -> Paid:
         """From the cache, else from the backend; one that is in flight already is waited for."""
         model = self._models[call.who]
         key = content_key(model.backend.spec, model.adapter_sha256, request, attempt=call.attempt)
@@ -179,6 +201,7 @@ class Calls:
             self.spending.cached += 1
             return known
         self._flying[key] = asyncio.Event()
+        asked.under_way.set()
         try:
             paid = await self._insist(call.who, model.backend, request, row)
             self._cache.put(key, paid)

@@ -1,0 +1,77 @@
+"""Many rows at once, handed on in order of their numbers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from preflexor_training.forge.calls import Asked, Calls
+from preflexor_training.forge.records import Row
+from preflexor_training.forge.rows import one_error
+
+AHEAD = 4
+"""Rows that are made at once, for each call that is made at once; fewer as long as these keep all calls busy."""
+
+
+class Finished(NamedTuple):
+    """A row, and what was asked for it."""
+
+    row: Row
+    asked: Asked
+
+
+async def in_order(
+    numbers: Iterable[int],
+    make: Callable[[int, Asked], Awaitable[Row]],
+    *,
+    calls: Calls,
+    slots: int,
+    hand_on: Callable[[Row], None],
+) -> None:
+    """Make rows side by side and hand them on one after the other.
+
+    A row is begun when there is a place for a call that no other row wants, so that few are under way and the calls of
+    each come close together. With one slot a row is begun when the one before has ended: the published serial order.
+    A row that a backend failed is held back until that backend has answered another call; if it does not, the run ends
+    and the row is made anew the next time.
+
+    Args:
+        numbers: of the rows, without gaps, rising.
+        make: makes one.
+        calls: that they make.
+        slots: calls of one backend at once.
+        hand_on: takes each row.
+
+    Raises:
+        PreflexorError: what ends the run; what was handed on stays.
+    """
+    finished: dict[int, Finished] = {}
+    waiting = list(numbers)
+    due = iter(waiting)
+    next_up = next(due, None)
+    room = asyncio.Semaphore(1 if slots == 1 else slots * AHEAD)
+
+    def flush() -> None:
+        nonlocal next_up
+        while next_up in finished and calls.settled(finished[next_up].asked):
+            hand_on(finished.pop(next_up).row)
+            next_up = next(due, None)
+
+    async def one(number: int, asked: Asked) -> None:
+        try:
+            finished[number] = Finished(await make(number, asked), asked)
+            flush()
+        finally:
+            asked.under_way.set()
+            room.release()
+
+    with one_error():
+        async with asyncio.TaskGroup() as group:
+            for number in waiting:
+                await room.acquire()
+                await calls.slots("teacher").until_idle()
+                asked = Asked()
+                group.create_task(one(number, asked))
+                await asked.under_way.wait()
+    while next_up in finished:
+        await calls.settle(finished[next_up].asked)
+        flush()
