@@ -1,7 +1,7 @@
 """Preference data from a file, whatever its shape: what was asked, which answer was preferred, which was not.
 
-Understands TRL (plain and conversational, with the prompt apart or inside, pairs or single labelled answers),
-instruction/input with chosen and rejected, ShareGPT conversations, and LLaMA-Factory's messages.
+The shapes are those of `preference_turns`. Here a row is texts, to be looked at; training
+reads its turns.
 """
 
 import json
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preflexor_agents.errors import InputError
+from preflexor_agents.preference_turns import KNOWN, Turn, text_of, turns_of
 
 MOST_JSON_BYTES = 200_000_000
 """A JSON file is read whole; JSON lines of any size are read row by row."""
-_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+LOG = "pairs.jsonl"
+"""The rows in a folder that a run left."""
 _CONTEXTS = ("context", "contexts", "passages", "evidence", "documents")
-_KNOWN = frozenset(
-    ("prompt", "question", "instruction", "input", "messages", "conversations", "chosen", "rejected", "completion")
-) | {"chosen_messages", "rejected_messages", "label", *_CONTEXTS}
 
 
 class Row(NamedTuple):
@@ -52,9 +51,13 @@ class RowFile:
 
     def row(self, number: int) -> Row:
         """The row, 0-based. Raises InputError: it is damaged or holds no preference."""
+        return row_of(self.data(number), where=f"row {number + 1} of {self.path.name}")
+
+    def data(self, number: int) -> object:
+        """What stands in the file for the row, 0-based. Raises InputError: it is no JSON."""
         where = f"row {number + 1} of {self.path.name}"
         if not self._offsets:
-            return row_of(self._rows[number], where=where)
+            return self._rows[number]
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offsets[number])
@@ -62,18 +65,18 @@ class RowFile:
         except OSError as e:
             raise InputError(f"{self.path} cannot be read: {e.strerror}") from None
         try:
-            data = json.loads(line)
+            return json.loads(line)
         except (ValueError, RecursionError):
             raise InputError(f"{where} is no JSON: {line[:40]!r}") from None
-        return row_of(data, where=where)
 
 
 def open_rows(path: Path) -> RowFile:
-    """The file's rows: JSON lines, or one JSON array.
+    """The file's rows: JSON lines, or one JSON array; of a folder those of the log in it.
 
     Raises:
         InputError: the file cannot be read, is neither, or is too large to be read whole.
     """
+    path = path / LOG if (path / LOG).is_file() else path
     try:
         with path.open("rb") as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -82,6 +85,8 @@ def open_rows(path: Path) -> RowFile:
                 return RowFile(path, array("q"), _array(path, size))
             if not start.startswith(b"{"):
                 raise InputError(f"{path} holds neither JSON lines nor a JSON array; name a file of preference rows")
+            file.seek(0)
+            _refuse_one_object(path, file.readline(), size)
             file.seek(0)
             return RowFile(path, array("q", _line_starts(file, size)), ())
     except OSError as e:
@@ -92,75 +97,42 @@ def row_of(data: object, *, where: str) -> Row:
     """The preference in one object. Raises InputError, beginning with `where`."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is no object: {str(data)[:40]!r}")
-    prompt = _asked(data)
-    chosen, rejected = _answers(data)
-    if isinstance(chosen, list) and isinstance(rejected, list) and not prompt:
-        turns = _shared_turns(chosen, rejected)
-        prompt, chosen, rejected = _said(chosen[:turns]), chosen[turns:], rejected[turns:]
-    good, bad = _text(chosen), _text(rejected)
-    if not good.strip() and not bad.strip():
+    turns = turns_of(data)
+    good, bad = _answer(turns.chosen), _answer(turns.rejected)
+    if not good.strip() and not bad.strip() and data.get("state") not in ("dropped", "failed"):
         raise InputError(f"{where} has neither a chosen nor a rejected answer; its keys: {', '.join(data)[:80]}")
-    rest = {key: value for key, value in data.items() if key not in _KNOWN}
+    rest = {key: value for key, value in data.items() if key not in KNOWN and key not in _CONTEXTS}
     return Row(
-        prompt=prompt,
+        prompt=_said(turns.prompt),
         chosen=good,
         rejected=bad,
-        context="\n\n".join(_text(data[key]) for key in _CONTEXTS if key in data),
+        context="\n\n".join(_context(data[key]) for key in _CONTEXTS if key in data),
         numbers={key: value for key, value in _flat(rest) if isinstance(value, float)},
         notes={key: value for key, value in _flat(rest) if isinstance(value, str)},
     )
 
 
-def _asked(data: Mapping[str, Any]) -> str:
-    for key in ("prompt", "question", "conversations"):
-        if data.get(key):
-            return _said(data[key])
-    if data.get("instruction"):
-        return "\n\n".join(part for part in (_text(data["instruction"]), _text(data.get("input"))) if part)
-    messages = data.get("messages")
-    if isinstance(messages, list) and messages:
-        return _said(messages[:-1] if "label" in data else messages)
-    return ""
+def _said(turns: Sequence[Turn]) -> str:
+    """A conversation as text; of one turn only what it says."""
+    if len(turns) == 1:
+        return turns[0].whole()
+    return "\n\n".join(f"{turn.role}: {turn.whole()}" for turn in turns)
 
 
-def _answers(data: Mapping[str, Any]) -> tuple[Any, Any]:
-    if "label" in data and "chosen" not in data:
-        messages = data.get("messages")
-        said = messages[-1:] if isinstance(messages, list) else data.get("completion")
-        return (said, "") if data["label"] else ("", said)
-    return (
-        data.get("chosen") or data.get("chosen_messages") or "",
-        data.get("rejected") or data.get("rejected_messages") or "",
-    )
+def _answer(turns: Sequence[Turn]) -> str:
+    return turns[0].whole() if len(turns) == 1 else "\n\n".join(turn.whole() for turn in turns if turn.text)
 
 
-def _shared_turns(chosen: list[Any], rejected: list[Any]) -> int:
-    """Turns that both conversations begin with; the last turn is the answer, shared or not."""
-    pairs = enumerate(zip(chosen[:-1], rejected[:-1], strict=False))
-    return next((i for i, (a, b) in pairs if a != b), max(0, min(len(chosen), len(rejected)) - 1))
+def _context(value: Any) -> str:
+    """The words of a context; of one that is told by its place in a document, that place."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "source" in item for item in value):
+        return "\n".join(_place(item) for item in value)
+    return text_of(value)
 
 
-def _said(value: Any) -> str:
-    """A conversation as text; of one message only what it says."""
-    if not isinstance(value, list) or len(value) < 2:
-        return _text(value)
-    return "\n\n".join(f"{_role(message)}: {_text(message)}" for message in value)
-
-
-def _role(message: Any) -> str:
-    role = message.get("role") or message.get("from") if isinstance(message, dict) else None
-    return _ROLES.get(role, role) if isinstance(role, str) else "text"
-
-
-def _text(value: Any) -> str:
-    """The words in a value: a text, a message, parts of a message, or a list of those."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return _text(next((value[key] for key in ("content", "value", "text") if key in value), ""))
-    if isinstance(value, list):
-        return "\n\n".join(text for item in value if (text := _text(item)))
-    return "" if value is None else str(value)
+def _place(span: Mapping[str, Any]) -> str:
+    page = f", page {span['page']}" if span.get("page") is not None else ""
+    return f"{span.get('title', '')} ({span['source']}{page}, characters {span.get('start')}-{span.get('end')})"
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
@@ -182,6 +154,21 @@ def _array(path: Path, size: int) -> list[Any]:
     except (ValueError, RecursionError) as e:
         raise InputError(f"{path} is damaged: {' '.join(str(e).split())[:120]}") from None
     return found if isinstance(found, list) else []
+
+
+def _refuse_one_object(path: Path, first: bytes, size: int) -> None:
+    """Raises InputError: a JSON object goes over several lines, and is no row but something of another kind."""
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        if size > MOST_JSON_BYTES:
+            return
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError):
+            return
+        keys = ", ".join(whole)
+        raise InputError(f"{path} is one object ({keys[:60]}…), not rows; name a file of preference rows") from None
 
 
 def _line_starts(file: Any, size: int) -> Iterator[int]:

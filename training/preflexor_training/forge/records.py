@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from preflexor_agents.errors import InputError
+from preflexor_agents.preference_rows import LOG
 from preflexor_agents.prompts import Message
 from preflexor_training.forge.settings import RejectedKind, Variant
 from preflexor_training.forge.steps import Who
@@ -22,8 +23,6 @@ from preflexor_training.pairs import Pair, Reply
 
 SCHEMA = 1
 """Version of a line; a reader of a later version reads this one."""
-LOG = "pairs.jsonl"
-"""Name of the log in a run's folder."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 
@@ -201,6 +200,6 @@ def _wrong(row: Row) -> str:
         return "" if row.reason else f"it was {row.state} for no reason"
     if not row.prompt or row.prompt[-1].role != "user":
         return "a kept row's prompt ends with a turn of the user"
-    if not row.chosen.answer.strip() or not (row.rejected.answer.strip() or row.rejected.thinking):
+    if not row.chosen.answer.strip() or not row.rejected.answer.strip():
         return "a kept row has a chosen and a rejected answer"
     return "its answers are the same" if row.chosen == row.rejected else ""
