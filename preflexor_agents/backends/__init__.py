@@ -5,8 +5,7 @@ from pathlib import Path
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.errors import ModelError
 
-FORMS = "nano (bundled), ollama:NAME, gguf:PATH, openai:NAME@BASE_URL"
-_PLANNED = ("mlx",)
+FORMS = "nano (bundled), ollama:NAME, gguf:PATH, mlx:PATH, openai:NAME@BASE_URL"
 
 
 async def open_backend(spec: str) -> Backend:
@@ -30,8 +29,10 @@ async def open_backend(spec: str) -> Backend:
         from preflexor_agents.backends.openai import OpenAIBackend
 
         return await OpenAIBackend.open(name)
-    if kind in _PLANNED and name:
-        raise ModelError(f"models of the form {kind}:… are not available yet ({spec!r}); use one of: {FORMS}")
+    if kind == "mlx" and name:
+        from preflexor_agents.backends.mlx import MlxBackend
+
+        return await MlxBackend.open(Path(name).expanduser(), spec=spec.strip())
     raise ModelError(f"{spec!r} names no model; use one of: {FORMS}")
 
 

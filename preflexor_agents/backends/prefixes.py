@@ -4,17 +4,20 @@ Prompts are evaluated in pieces of PIECE_TOK at fixed places and only whole piec
 computed from does not depend on what was asked before it.
 """
 
+import ctypes
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from preflexor_agents.backends.context import PIECE_TOK, Context
+from preflexor_agents.backends.pieces import shared_tok as shared_tok
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
-KEPT_TOK = 1024
-"""Idle cells up to which nothing leaves: a step looks at all cells in use, and 8,000 slow nano down by half."""
+KEPT_TOK = 128
+"""Idle cells up to which nothing leaves when a prompt is begun: a step looks at all cells in use, on a CPU also at those
+of other sequences, and 1,000 slow nano and a model of 170M parameters down by a quarter."""
 QUICK_BYTES = SAVED_BYTES // 16
 """Most bytes of a state that is put back within milliseconds, and of which many fit into memory."""
 SCRATCH_TOK = 64
@@ -38,16 +41,7 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class _Saved:
     tokens: list[int]
-    state: bytes
-
-
-def shared_tok(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens of whole pieces that both begin with, at least one token of `b` left out."""
-    most = max(0, min(len(a), len(b) - 1)) // PIECE_TOK * PIECE_TOK
-    for start in range(0, most, PIECE_TOK):
-        if a[start : start + PIECE_TOK] != b[start : start + PIECE_TOK]:
-            return start
-    return most
+    state: "ctypes.Array[ctypes.c_uint8]"
 
 
 class Prefixes:
@@ -100,6 +94,7 @@ class Prefixes:
             slot.live = True
             self.share(donor, slot, length)
         self._touch(slot)
+        self._trim()
         return slot
 
     def share(self, source: Slot, target: Slot, length: int) -> None:
@@ -132,13 +127,11 @@ class Prefixes:
         """Keep a slot for its beginning only."""
         slot.live = False
         self._touch(slot)
-        if self._context.shares:
-            self._trim()
 
     def _trim(self) -> None:
-        """Let idle sequences but the latest leave, as far as they can be put back quickly, beyond KEPT_TOK cells."""
+        """Let idle sequences that can be put back quickly leave, beyond KEPT_TOK cells."""
         live = self.live_cells()
-        for slot in list(self._slots.values())[:-1]:
+        for slot in list(self._slots.values()):
             if self.used - live <= KEPT_TOK:
                 return
             if slot.tokens and not slot.live and self._context.state_bytes(slot.number) <= QUICK_BYTES:
@@ -203,18 +196,17 @@ class Prefixes:
         return slot
 
     def _save(self, slot: Slot) -> None:
-        """Keep the state of a long sequence that leaves the cache, unless another one begins with all of it."""
+        """Keep the state of a sequence that leaves the cache, if it has much that no other one begins with."""
         if not self._context.shares:
             return
         length = len(slot.tokens) // PIECE_TOK * PIECE_TOK
-        others = (s for s in self._slots.values() if s is not slot)
-        if length < _WORTH_SAVING_TOK or any(s.tokens[:length] == slot.tokens[:length] for s in others):
+        others = (other.tokens for other in (*self._saved.values(), *self._slots.values()) if other is not slot)
+        known = max((_alike(tokens, slot.tokens) for tokens in others), default=0)
+        if length - known < _WORTH_SAVING_TOK:
             return
         self.cut(slot, length)
-        key = tuple(slot.tokens)
-        self._saved.pop(key, None)
-        self._saved[key] = _Saved(slot.tokens[:], self._context.state(slot.number))
-        while sum(len(saved.state) for saved in self._saved.values()) > SAVED_BYTES:
+        self._saved[tuple(slot.tokens)] = _Saved(slot.tokens[:], self._context.state(slot.number))
+        while sum(ctypes.sizeof(saved.state) for saved in self._saved.values()) > SAVED_BYTES:
             self._saved.popitem(last=False)
 
     def _restore(self, slot: Slot, saved: _Saved) -> bool:

@@ -122,9 +122,3 @@ async def test_installation_without_the_bundled_model_is_told(tmp_path, monkeypa
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     with pytest.raises(ModelError, match="model nano is not in this installation; install preflexor-agents again"):
         await open_backend("nano")
-
-
-@pytest.mark.parametrize("spec", ["mlx:some/model"])
-async def test_planned_forms_are_said_to_be_planned(spec):
-    with pytest.raises(ModelError, match="not available yet"):
-        await open_backend(spec)
