@@ -64,8 +64,9 @@ class Ends(NamedTuple):
 
 def ends(model: Module) -> Ends:
     """Find the embeddings. Raises ModelError for an architecture that hides them."""
-    tables = [name for name, module in model.named_modules() if isinstance(module, Embedding | QuantizedEmbedding)]
-    heads = [name for name, module in model.named_modules() if name.rpartition(".")[2] == "lm_head"]
+    modules: list[tuple[str, Module]] = model.named_modules()  # type: ignore[no-untyped-call]
+    tables = [name for name, module in modules if isinstance(module, Embedding | QuantizedEmbedding)]
+    heads = [name for name, _ in modules if name.rpartition(".")[2] == "lm_head"]
     wanted = [name for name in tables if name.removesuffix(".base").rpartition(".")[2] in ("embed_tokens", "wte")]
     if len(wanted) != 1 or len(heads) > 1:
         kind = getattr(model, "model_type", type(model).__name__)
