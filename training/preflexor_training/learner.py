@@ -52,6 +52,9 @@ class Learner(Protocol):
     def save_adapter(self, folder: Path) -> None:
         """Write what was learnt as a PEFT adapter (or the whole model, if all of it was trained)."""
 
+    def load_adapter(self, folder: Path) -> None:
+        """Take over the weights that `save_adapter` wrote, to be asked or merged; no training goes on from them."""
+
     def merge(self, folder: Path) -> None:
         """Write base and adapter as one Hugging Face folder; tied embeddings stay tied."""
 
