@@ -15,8 +15,9 @@ from typing import Any, Literal, cast, get_args
 
 from preflexor_agents.errors import InputError
 
-Kind = Literal["exact", "numeric", "choice", "identities", "unanswerable", "open"]
-"""How an answer is told right: words, a number with its unit, a letter, who is a knight, a refusal; or by a judge."""
+Kind = Literal["exact", "numeric", "choice", "comparison", "identities", "unanswerable", "open"]
+"""How an answer is told right: words, a number with its unit, a letter, which of two comes first, who is a knight, a
+refusal; or by a judge."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DECISIONS = ("yes", "no", "maybe")
 
@@ -32,6 +33,9 @@ class Task:
     answer: str = ""
     """What a right answer states; of a choice its letter; of several names, `name=knight` lines; empty for `open`."""
     choices: tuple[str, ...] = ()
+    """Of a comparison the two names."""
+    states: tuple[str, ...] = ()
+    """What a right answer states besides, as the values that were compared."""
     column: str = ""
     """Group that it is counted in, as `comparison`."""
     passages: tuple[str, ...] = ()
