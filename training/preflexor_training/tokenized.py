@@ -1,7 +1,7 @@
 """Pairs as token ids, masks, and the micro-batches that both backends train on in the same order. NumPy only."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,13 @@ class Masked:
     pair: TokenizedPair
     chosen: Mask  # (Lc,) True is in the loss
     rejected: Mask  # (Lr,)
+
+
+class Reference(NamedTuple):
+    """Log-probs of the tokens in a row's masks under the reference, in order."""
+
+    chosen: NDArray[np.float32]  # (number of True in the mask,)
+    rejected: NDArray[np.float32]
 
 
 MicroBatch = tuple[Masked, ...]

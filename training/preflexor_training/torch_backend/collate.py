@@ -5,14 +5,14 @@ Beside the token ids stands where the loss is: which hidden states predict a tok
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preflexor_training.tokenized import Ids, Mask, Masked, TokenizedReply
+from preflexor_training.tokenized import Ids, Mask, Masked, Reference, TokenizedReply
 
 NllScope = Literal["none", "all", "completion", "unmasked"]
 """Tokens of ORPO's likelihood term: none, prompt and chosen reply (TRL), the chosen reply, or what its mask leaves."""
@@ -24,13 +24,6 @@ Tensors = dict[str, Tensor]
 predict; `slots` (N,) their places in the tables; `chosen_mask` (B, Lc); `rejected_mask` (B, Lr); `nll_mask` (B, P + Lc);
 `chosen_reference`, `rejected_reference` as the masks, if given.
 """
-
-
-class Reference(NamedTuple):
-    """Log-probs of the tokens in a row's masks under the reference, in order."""
-
-    chosen: NDArray[np.float32]  # (number of True in the mask,)
-    rejected: NDArray[np.float32]
 
 
 def collate(
@@ -56,7 +49,9 @@ def collate(
     prompt_mask = _table([prompt for prompt, _ in nll], np.bool_)
     tensors["nll_mask"] = torch.cat([prompt_mask, _table([reply for _, reply in nll], np.bool_)], 1)
     if references is not None:
-        tensors["chosen_reference"] = _under([(row.chosen, of.chosen) for row, of in zip(rows, references, strict=True)])
+        tensors["chosen_reference"] = _under(
+            [(row.chosen, of.chosen) for row, of in zip(rows, references, strict=True)]
+        )
         tensors["rejected_reference"] = _under(
             [(row.rejected, of.rejected) for row, of in zip(rows, references, strict=True)]
         )
