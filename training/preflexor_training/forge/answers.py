@@ -1,0 +1,104 @@
+"""The preferred answer: written from the finished thinking, and, in the reflection variant, revised by a reflection."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+from preflexor_agents.reflection.verdicts import sound
+from preflexor_training.forge import gates, prompts
+from preflexor_training.forge.asking import Written, call, taken
+from preflexor_training.forge.settings import ForgeSettings
+from preflexor_training.forge.steps import Dropped, Job, Step, Values
+from preflexor_training.forge.thinking import given
+from preflexor_training.pairs import Reply
+
+Run = Callable[[Job, Values], Awaitable[Written]]
+
+_VERDICT = re.compile(r"\W*\bverdict\W{0,8}(?:sound|revise)\b[\s\W]*", re.IGNORECASE)
+_LEAST_REFLECTION = 3
+"""Words; fewer say nothing that an answer could heed."""
+
+
+def answer(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step, ...]:
+    """The answer, from the thinking or, as published, from the context alone; then the whole reply of it."""
+    known = (*needs, "thinking") if settings.answer_from == "thinking" else needs
+
+    async def write(job: Job, values: Values) -> Written:
+        written = await _drafted(settings, job, values, step="answer")
+        return _gated(settings, values, written)
+
+    return (
+        Step(name="written", needs=known, run=write),
+        Step(name="answer", needs=("thinking", "written"), run=_reply),
+    )
+
+
+def reflected(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step, ...]:
+    """A draft, a reflection on it with the passages at hand, and the answer that heeds it.
+
+    Where the reflection finds nothing to change the draft is the answer, and the row counts as `reflection_sound`.
+    """
+    known = (*needs, "thinking") if settings.answer_from == "thinking" else needs
+    marks = settings.prompt == "grounded"
+
+    async def draft(job: Job, values: Values) -> Written:
+        return await _drafted(settings, job, values, step="draft")
+
+    async def reflect(job: Job, values: Values) -> Written:
+        messages = prompts.turns(given(job, values), *_before(values, ("thinking", "draft")), prompts.REFLECT)
+        reply = await job.ask(call(job, "critique", messages, settings.teacher_drawing))
+        written = taken(reply, keep_marks=marks)
+        text = _VERDICT.sub("\n", written.text).strip()
+        if len(text.split()) < _LEAST_REFLECTION:
+            raise Dropped("empty_reflection", f"it says only {written.text[:60]!r}")
+        return Written(text=text, counts={**written.counts, "reflection_sound": int(sound(reply.answer))})
+
+    async def revise(job: Job, values: Values) -> Written:
+        if values["critique"].counts["reflection_sound"]:
+            return _gated(settings, values, Written(text=values["draft"].text))
+        parts = _before(values, ("thinking", "draft", "critique"))
+        task = prompts.REVISE_SHORT if marks else prompts.REVISE
+        messages = prompts.turns(given(job, values), *parts, task)
+        reply = await job.ask(call(job, "answer", messages, settings.teacher_drawing))
+        return _gated(settings, values, taken(reply, keep_marks=marks))
+
+    return (
+        Step(name="draft", needs=known, run=draft),
+        Step(name="critique", needs=(*needs, "thinking", "draft"), run=reflect),
+        Step(name="written", needs=(*needs, "thinking", "draft", "critique"), run=revise),
+        Step(name="answer", needs=("thinking", "critique", "written"), run=_reply),
+    )
+
+
+async def _drafted(settings: ForgeSettings, job: Job, values: Values, *, step: str) -> Written:
+    """A first answer."""
+    marks = settings.prompt == "grounded"
+    unthought = prompts.DRAFT if "thinking" in values else prompts.DRAFT_UNTHOUGHT
+    parts = _before(values, ("thinking",) if "thinking" in values else ())
+    messages = prompts.turns(given(job, values), *parts, prompts.SHORT if marks else unthought)
+    return taken(await job.ask(call(job, step, messages, settings.teacher_drawing)), keep_marks=marks)
+
+
+def _gated(settings: ForgeSettings, values: Values, written: Written) -> Written:
+    """The answer, if it is whole and one that a row may have. Raises Dropped."""
+    if written.counts.get("cut_off"):
+        raise Dropped("cut_off", f"the answer was cut at {settings.teacher_drawing.max_tok} tokens; allow it more")
+    gates.answered(written.text, names_passages=settings.prompt == "grounded")
+    if settings.questions is None:
+        gates.not_leaked(values["question"].text, written.text)
+    return written
+
+
+async def _reply(job: Job, values: Values) -> Reply:
+    """The chosen reply, section by section."""
+    critique = values.get("critique")
+    return Reply(
+        thinking=values["thinking"].text,
+        reflection=critique.text if critique else None,
+        answer=values["written"].text,
+    )
+
+
+def _before(values: Values, names: tuple[str, ...]) -> list[str]:
+    """What was written before, as parts of a prompt."""
+    heads = {"thinking": "Thinking", "draft": "Draft", "critique": "Reflection"}
+    return [prompts.section(heads[name], values[name].text) for name in names]
