@@ -5,24 +5,23 @@ Beside the token ids stands where the loss is: which hidden states predict a tok
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preflexor_training.tokenized import Ids, Mask, Masked, Reference, TokenizedReply
+from preflexor_training.scopes import NllScope as NllScope
+from preflexor_training.scopes import nll_masks
+from preflexor_training.tokenized import Ids, Mask, Masked, Reference
 
-NllScope = Literal["none", "all", "completion", "unmasked"]
-"""Tokens of ORPO's likelihood term: none, prompt and chosen reply (TRL), the chosen reply, or what its mask leaves."""
 Tensors = dict[str, Tensor]
 """A micro-batch. T is tokens of a row, N tokens that count.
 
 `input_ids`, `position_ids` (R, T); `part` (R, T): -1 padding, else 3 x pair + 0 prompt, 1 chosen, 2 rejected, or
 `attention_mask` (R, T) if each reply has a row; `select` (N,) hidden states among R x T; `targets` (N,) the tokens they
 predict; `slots` (N,) their places in the tables; `chosen_mask` (B, Lc); `rejected_mask` (B, Lr); `nll_mask` (B, P + Lc);
-`chosen_reference`, `rejected_reference` as the masks, if given.
+`chosen_reference`, `rejected_reference` as the masks, if given; `reply_starts` (B,), if each reply has a row.
 """
 
 
@@ -41,11 +40,13 @@ def collate(
         nll_scope: what of ORPO's likelihood term to score.
         references: of each row.
     """
-    nll = [_nll_masks(row, nll_scope) for row in rows]
+    nll = [nll_masks(row, nll_scope) for row in rows]
     places = _Places(shared, rows, nll)
     tensors = {name: torch.from_numpy(value) for name, value in places.arrays().items()}
     tensors["chosen_mask"] = _table([row.chosen for row in rows], np.bool_)
     tensors["rejected_mask"] = _table([row.rejected for row in rows], np.bool_)
+    if not shared:
+        tensors["reply_starts"] = torch.tensor([len(row.pair.prompt) for row in rows])
     prompt_mask = _table([prompt for prompt, _ in nll], np.bool_)
     tensors["nll_mask"] = torch.cat([prompt_mask, _table([reply for _, reply in nll], np.bool_)], 1)
     if references is not None:
@@ -56,28 +57,6 @@ def collate(
             [(row.rejected, of.rejected) for row, of in zip(rows, references, strict=True)]
         )
     return tensors
-
-
-def labels(reply: TokenizedReply) -> Mask:
-    """Tokens of a reply that can be learnt."""
-    return np.ones(len(reply.ids), dtype=np.bool_) if reply.labels is None else reply.labels
-
-
-def _nll_masks(row: Masked, scope: NllScope) -> tuple[Mask, Mask]:
-    """Tokens of prompt and chosen reply that the likelihood term covers."""
-    prompt, reply = row.pair.prompt, row.pair.chosen
-    nothing = np.zeros(len(reply.ids), dtype=np.bool_)
-    match scope:
-        case "all":
-            before = np.ones(len(prompt), dtype=np.bool_)
-            before[:1] = False
-            return before, ~nothing
-        case "completion":
-            return np.zeros(0, dtype=np.bool_), labels(reply)
-        case "unmasked":
-            return np.zeros(0, dtype=np.bool_), row.chosen
-        case "none":
-            return np.zeros(0, dtype=np.bool_), nothing
 
 
 class _Places:
