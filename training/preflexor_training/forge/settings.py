@@ -12,7 +12,7 @@ Verifier = Literal["none", "exact", "numeric", "rule", "judge"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Drawing(_Strict):
