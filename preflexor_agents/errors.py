@@ -44,8 +44,12 @@ class TraceError(InputError):
     """A trace file is missing, damaged or of a newer version."""
 
 
+class DiskError(PreflexorError):
+    """A file could not be written further: the disk is full or gone. What was written before is kept."""
+
+
 class ForgeError(PreflexorError):
-    """Making preference data stopped: a model is gone, the disk is full, a log is damaged."""
+    """Making preference data stopped: a model is gone."""
 
 
 class TrainingError(PreflexorError):

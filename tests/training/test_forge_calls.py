@@ -11,13 +11,13 @@ import pytest
 from preflexor_agents.backends.base import Completion, Request
 from preflexor_agents.backends.scripted import Gate, Reply, ScriptedBackend
 from preflexor_agents.config import Sampling
-from preflexor_agents.errors import BackendError, ForgeError, InputError
+from preflexor_agents.errors import BackendError, DiskError, InputError
 from preflexor_agents.events import Usage
+from preflexor_agents.json_lines import Lines, read_lines
 from preflexor_agents.prompts import Message
 from preflexor_training.forge.cache import CallCache, Paid, content_key
 from preflexor_training.forge.calls import Asked, BackendGone, CallFailed, Calls, Model, Patience
 from preflexor_training.forge.limits import BudgetSpent, Purse, Slots
-from preflexor_training.forge.lines import Lines, read_lines
 from preflexor_training.forge.steps import Call, Who
 
 AT_ONCE = Patience(backoff_s=0.0)
@@ -271,7 +271,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_file_whole(
     with Lines(path, durable=True, take=take_nothing) as lines:
         lines.append('{"n": 0}\n')
         monkeypatch.setattr(os, "write", full)
-        with pytest.raises(ForgeError, match=r"No space left on device; free some space and run the same again"):
+        with pytest.raises(DiskError, match=r"No space left on device; free some space and run the same again"):
             lines.append('{"n": 1}\n')
         monkeypatch.undo()
         assert path.read_bytes() == b'{"n": 0}\n'

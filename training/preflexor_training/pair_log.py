@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from preflexor_agents.errors import InputError, TrainingError
+from preflexor_agents.json_lines import Lines
 from preflexor_agents.prompts import Message
-from preflexor_training.forge.lines import Lines
 from preflexor_training.pairs import Pair, Reply
 
 PAIRS, ROUNDS = "pairs.jsonl", "rounds.jsonl"
@@ -102,7 +102,7 @@ class PairLog:
 
         Raises:
             TrainingError: they could not be written, and nothing of them is left.
-            ForgeError: likewise.
+            DiskError: likewise.
         """
         rows = [(pair, False) for pair in refresh.train] + [(pair, True) for pair in refresh.held_out]
         data = "".join(_line(pair, phase=refresh.phase, held_out=held) for pair, held in rows).encode()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from preflexor_agents.backends.base import Completion, Request
 from preflexor_agents.events import Usage
-from preflexor_training.forge.lines import Line, Lines, read_lines
+from preflexor_agents.json_lines import Line, Lines, read_lines
 
 NAME = "calls"
 """Files of a run are called so, with a suffix for each process that writes one."""
@@ -62,7 +62,7 @@ class CallCache:
         return Paid(_completion(data["reply"]), data["tries"])
 
     def put(self, key: str, paid: Paid) -> None:
-        """Keep a reply. Raises ForgeError: the disk is full."""
+        """Keep a reply. Raises DiskError: the disk is full."""
         start = self._lines.append(json.dumps({"key": key, "tries": paid.tries, "reply": asdict(paid.reply)}) + "\n")
         self._places[key] = (self._lines.path, start)
 

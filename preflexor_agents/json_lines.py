@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from preflexor_agents.errors import ForgeError, InputError
+from preflexor_agents.errors import DiskError, InputError
 
 
 class Line(NamedTuple):
@@ -57,7 +57,7 @@ class Lines:
         """Write one line, its end included; returns the offset at which it begins.
 
         Raises:
-            ForgeError: the disk is full or gone; the file is as it was.
+            DiskError: the disk is full or gone; the file is as it was.
         """
         left = memoryview(line.encode("utf-8"))
         start, size = self._size, len(left)
@@ -69,7 +69,7 @@ class Lines:
                 os.fsync(self._file)
         except OSError as e:
             os.ftruncate(self._file, start)
-            raise ForgeError(
+            raise DiskError(
                 f"{self.path} could not be written further: {e.strerror}; free some space and run the same again, "
                 "what was done is kept"
             ) from None
