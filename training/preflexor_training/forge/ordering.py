@@ -2,30 +2,32 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from preflexor_training.forge.calls import Asked, Calls
-from preflexor_training.forge.records import Row
 from preflexor_training.forge.rows import one_error
 
 AHEAD = 4
 """Rows that are made at once, for each call that is made at once; fewer as long as these keep all calls busy."""
 
 
-class Finished(NamedTuple):
+T = TypeVar("T")
+
+
+class Finished(NamedTuple, Generic[T]):
     """A row, and what was asked for it."""
 
-    row: Row
+    row: T
     asked: Asked
 
 
 async def in_order(
     numbers: Iterable[int],
-    make: Callable[[int, Asked], Awaitable[Row]],
+    make: Callable[[int, Asked], Awaitable[T]],
     *,
     calls: Calls,
     slots: int,
-    hand_on: Callable[[Row], None],
+    hand_on: Callable[[T], None],
 ) -> None:
     """Make rows side by side and hand them on one after the other.
 
@@ -44,7 +46,7 @@ async def in_order(
     Raises:
         PreflexorError: what ends the run; what was handed on stays.
     """
-    finished: dict[int, Finished] = {}
+    finished: dict[int, Finished[T]] = {}
     waiting = list(numbers)
     due = iter(waiting)
     next_up = next(due, None)

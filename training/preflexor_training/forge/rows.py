@@ -10,20 +10,13 @@ from preflexor_agents.errors import BackendError
 from preflexor_training.forge.steps import Dropped, Job, Step
 
 
-class Fall(NamedTuple):
-    """Where and why a row was given up."""
-
-    place: int
-    """Of the step among the row's steps."""
-    error: Dropped | BackendError
-
-
 class Ran(NamedTuple):
     """What the steps came to."""
 
     values: Mapping[str, Any]
-    fall: Fall | None
-    """The first by the order of the steps, if any was."""
+    """By name, in the order of the steps."""
+    fall: Dropped | BackendError | None
+    """Why the row is given up, if it is: the first reason by the order of the steps."""
 
 
 async def run_steps(steps: Sequence[Step], job_of: Callable[[int], Job]) -> Ran:
@@ -40,7 +33,7 @@ async def run_steps(steps: Sequence[Step], job_of: Callable[[int], Job]) -> Ran:
     """
     check(steps)
     values: dict[str, Any] = {}
-    falls: list[Fall] = []
+    falls: dict[int, Dropped | BackendError] = {}
     ended = {step.name: asyncio.Event() for step in steps}
 
     async def one(place: int, step: Step) -> None:
@@ -51,7 +44,7 @@ async def run_steps(steps: Sequence[Step], job_of: Callable[[int], Job]) -> Ran:
                 with one_error():
                     values[step.name] = await step.run(job_of(place), {need: values[need] for need in step.needs})
         except (Dropped, BackendError) as error:
-            falls.append(Fall(place, error))
+            falls[place] = error
         finally:
             ended[step.name].set()
 
@@ -59,7 +52,8 @@ async def run_steps(steps: Sequence[Step], job_of: Callable[[int], Job]) -> Ran:
         async with asyncio.TaskGroup() as group:
             for place, step in enumerate(steps):
                 group.create_task(one(place, step))
-    return Ran(values, min(falls, key=lambda fall: fall.place, default=None))
+    values = {step.name: values[step.name] for step in steps if step.name in values}
+    return Ran(values, falls[min(falls)] if falls else None)
 
 
 def check(steps: Sequence[Step]) -> None:

@@ -1,0 +1,80 @@
+"""Opens what a run needs by name: the store, and a backend for each model; and lets it all go at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preflexor_agents.backends import local_file, open_backend
+from preflexor_agents.backends.base import Backend
+from preflexor_agents.budget import Budget
+from preflexor_agents.store.bundled import open_named
+from preflexor_training.forge.calls import Model, Patience
+from preflexor_training.forge.folder import file_mark
+from preflexor_training.forge.run import ENDLESS, SLOTS, Work
+from preflexor_training.forge.settings import ForgeSettings
+from preflexor_training.forge.steps import Who
+
+Open = Callable[[str], Awaitable[Backend]]
+"""Opens the backend of a SPEC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A run by the names of what it needs, so that another thread or machine can open it."""
+
+    settings: ForgeSettings
+    folder: Path
+    store: str = "bundled"
+    """Path of the store, or `bundled` for the notes of the package."""
+    models: Mapping[Who, str] = field(default_factory=lambda: {"teacher": "nano", "student": "nano", "judge": "nano"})
+    """SPEC of each."""
+    adapter_sha256: str = ""
+    """Of the adapter that the student has, where its SPEC does not say."""
+    slots: int = SLOTS
+    budget: Budget = ENDLESS
+    patience: Patience = field(default_factory=Patience)
+
+
+@asynccontextmanager
+async def opened(order: Order, *, open_model: Open = open_backend) -> AsyncIterator[Work]:
+    """The work of an order; one SPEC is opened once.
+
+    Raises:
+        ModelError: a SPEC cannot be used.
+        BackendError: a server does not answer.
+        StoreError: the store cannot be used.
+    """
+    with closing(await asyncio.to_thread(open_named, order.store)) as store:
+        async with _backends(order.models, open_model) as backends:
+            yield Work(
+                settings=order.settings,
+                folder=order.folder,
+                store=store,
+                models={
+                    who: Model(backend=backends[spec], adapter_sha256=order.adapter_sha256 if who == "student" else "")
+                    for who, spec in order.models.items()
+                },
+                file_marks={who: mark for who, spec in order.models.items() if (mark := _mark(spec))},
+                slots=order.slots,
+                budget=order.budget,
+                patience=order.patience,
+            )
+
+
+@asynccontextmanager
+async def _backends(models: Mapping[Who, str], open_model: Open) -> AsyncIterator[Mapping[str, Backend]]:
+    found: dict[str, Backend] = {}
+    try:
+        for spec in models.values():
+            if spec not in found:
+                found[spec] = await open_model(spec)
+        yield found
+    finally:
+        await asyncio.gather(*(backend.aclose() for backend in found.values()))
+
+
+def _mark(spec: str) -> str:
+    file = local_file(spec)
+    return "" if file is None else file_mark(file)
