@@ -31,6 +31,33 @@ class Row(NamedTuple):
     """Whether a token will be drawn after it."""
 
 
+class _Rows:
+    """Memory for a batch, filled column by column: between two steps the processors have nothing to do."""
+
+    def __init__(self) -> None:
+        self._tokens = (llama_cpp.llama_token * PIECE_TOK)()
+        self._positions = (llama_cpp.llama_pos * PIECE_TOK)()
+        self._sequences = (llama_cpp.llama_seq_id * PIECE_TOK)()
+        self._wanted = (ctypes.c_int8 * PIECE_TOK)()
+        self._ones = (ctypes.c_int32 * PIECE_TOK)(*[1] * PIECE_TOK)
+        one, first = ctypes.POINTER(llama_cpp.llama_seq_id), ctypes.addressof(self._sequences)
+        size = ctypes.sizeof(llama_cpp.llama_seq_id)
+        places = (ctypes.cast(first + n * size, one) for n in range(PIECE_TOK))
+        self._places = (one * PIECE_TOK)(*places)
+        columns = (self._tokens, None, self._positions, self._ones, self._places, self._wanted)
+        self._batch = llama_cpp.llama_batch(0, *columns)
+
+    def filled(self, rows: Sequence[Row]) -> llama_cpp.llama_batch:
+        count = len(rows)
+        tokens, positions, sequences, wanted = zip(*rows, strict=True)
+        self._tokens[:count] = tokens
+        self._positions[:count] = positions
+        self._sequences[:count] = sequences
+        self._wanted[:count] = wanted
+        self._batch.n_tokens = count
+        return self._batch
+
+
 class Context:
     """Not thread-safe: one thread makes, uses and closes it."""
 
@@ -51,7 +78,7 @@ class Context:
         """Aborts a running `evaluate`."""
         self._pointer = pointer
         self._memory = llama_cpp.llama_get_memory(pointer)
-        self._batch = llama_cpp.llama_batch_init(PIECE_TOK, 0, 1)
+        self._rows = _Rows()
         if shares:
             llama_cpp.llama_set_abort_callback(pointer, _strlen, self.interrupt.address)
 
@@ -61,15 +88,7 @@ class Context:
         Raises:
             BackendError: llama.cpp could not.
         """
-        batch = self._batch
-        for n, row in enumerate(rows):
-            batch.token[n] = row.token
-            batch.pos[n] = row.position
-            batch.n_seq_id[n] = 1
-            batch.seq_id[n][0] = row.sequence
-            batch.logits[n] = row.wanted
-        batch.n_tokens = len(rows)
-        code = llama_cpp.llama_decode(self._pointer, batch)
+        code = llama_cpp.llama_decode(self._pointer, self._rows.filled(rows))
         if code == 0:
             return True
         firsts: dict[int, int] = {}
@@ -100,21 +119,18 @@ class Context:
         """Size of `state`."""
         return int(llama_cpp.llama_state_seq_get_size(self._pointer, sequence))
 
-    def state(self, sequence: int) -> bytes:
+    def state(self, sequence: int) -> "ctypes.Array[ctypes.c_uint8]":
         """What the cache holds of a sequence, to be put back by `restore`."""
-        size = self.state_bytes(sequence)
-        out = (ctypes.c_uint8 * size)()
-        written = llama_cpp.llama_state_seq_get_data(self._pointer, out, size, sequence)
-        return bytes(memoryview(out)[:written])
+        out = (ctypes.c_uint8 * self.state_bytes(sequence))()
+        llama_cpp.llama_state_seq_get_data(self._pointer, out, len(out), sequence)
+        return out
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: "ctypes.Array[ctypes.c_uint8]") -> bool:
         """Put a state into an empty sequence; False if there is no room for it."""
-        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        return bool(llama_cpp.llama_state_seq_set_data(self._pointer, data, len(state), sequence))
+        return bool(llama_cpp.llama_state_seq_set_data(self._pointer, state, len(state), sequence))
 
     def close(self) -> None:
         """Free the context. Idempotent."""
         if self._pointer:
-            llama_cpp.llama_batch_free(self._batch)
             llama_cpp.llama_free(self._pointer)
             self._pointer = 0

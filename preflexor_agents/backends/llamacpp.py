@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.cancel import CancelFlag
+from preflexor_agents.backends.outbox import Outbox
 from preflexor_agents.errors import BackendError, ModelError
 from preflexor_agents.prompts import Message
 
@@ -33,7 +34,7 @@ class LlamaCppBackend:
         self._spec = spec
         self._model = model
         self._worker = worker
-        self._running: set[CancelFlag] = set()
+        self._running: dict[CancelFlag, Outbox] = {}
         self._closed = False
 
     @classmethod
@@ -92,19 +93,19 @@ class LlamaCppBackend:
         items: asyncio.Queue[Delta | None] = asyncio.Queue()
         cancel = CancelFlag(self._model.interrupt)
 
-        def emit(delta: Delta) -> None:
-            loop.call_soon_threadsafe(items.put_nowait, delta)
-
         def end(reply: "asyncio.Future[T | None]") -> None:
             if not reply.cancelled():
                 reply.exception()  # or asyncio complains if the reader has left
+            outbox.deliver()
             items.put_nowait(None)
 
         scheduler = self._model.scheduler
+        outbox = next((box for box in self._running.values() if box.loop is loop), None) or Outbox(loop)
+        emit = outbox.emitter(items.put_nowait)
         reply = asyncio.wrap_future(scheduler.submit(make(self._model, emit), cancel))
         self._worker.submit(scheduler.drive)
         reply.add_done_callback(end)
-        self._running.add(cancel)
+        self._running[cancel] = outbox
         try:
             while (item := await items.get()) is not None:
                 yield item
@@ -116,7 +117,7 @@ class LlamaCppBackend:
             if not reply.done():  # else it would interrupt those that are still being written
                 cancel.set()
             reply.cancel()
-            self._running.discard(cancel)
+            self._running.pop(cancel, None)
 
     async def count_tok(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the rendered prompt, exactly."""

@@ -51,6 +51,9 @@ class ModelFile:
         params.n_seq_max = sequences
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
+        if not llama_cpp.llama_supports_gpu_offload():
+            # On CPUs it computes a row at a time: eight replies of nano take 1.5 times as long with it.
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         _log().errors.clear()
         context: int | None = llama_cpp.llama_init_from_model(self.pointer, params)
         if context is None:

@@ -16,8 +16,8 @@ from preflexor_agents.backends.pieces import shared_tok as shared_tok
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
 KEPT_TOK = 128
-"""Idle cells up to which nothing leaves when a prompt is begun: a step looks at all cells in use, on a CPU also at those
-of other sequences, and 1,000 slow nano and a model of 170M parameters down by a quarter."""
+"""Idle cells up to which nothing leaves when a prompt is begun: on a CPU every step looks at all cells in use, and 1,000
+idle ones slow nano and a model of 170M parameters down by a quarter."""
 QUICK_BYTES = SAVED_BYTES // 16
 """Most bytes of a state that is put back within milliseconds, and of which many fit into memory."""
 SCRATCH_TOK = 64
@@ -200,8 +200,9 @@ class Prefixes:
         if not self._context.shares:
             return
         length = len(slot.tokens) // PIECE_TOK * PIECE_TOK
+        whole = [*slot.tokens[:length], -1]
         others = (other.tokens for other in (*self._saved.values(), *self._slots.values()) if other is not slot)
-        known = max((_alike(tokens, slot.tokens) for tokens in others), default=0)
+        known = max((shared_tok(tokens, whole) for tokens in others), default=0)
         if length - known < _WORTH_SAVING_TOK:
             return
         self.cut(slot, length)

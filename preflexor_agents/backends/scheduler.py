@@ -79,6 +79,8 @@ class Scheduler:
         self._name = name
         self._prefixes = Prefixes(context)
         self._widths = widths.recall(name)
+        self._chosen: dict[int, int] = {}
+        """What `_widths` said."""
         self._arrived: deque[Waiting[Any]] = deque()
         self._live: list[_Live] = []
         self._full = False
@@ -234,7 +236,7 @@ class Scheduler:
             return
         if len(ready) > 1:
             self._time_widths(ready[0])
-        group = ready[: self._widths.choose(len(ready))]
+        group = ready[: self._width(len(ready))]
         drafts = self._drafts(group)
         rows: list[Row] = []
         for live in group:
@@ -249,6 +251,12 @@ class Scheduler:
             return
         for row, live in enumerate(group):
             self._advance(live, row)
+
+    def _width(self, ready: int) -> int:
+        width = self._chosen.get(ready)
+        if width is None:
+            width = self._chosen[ready] = self._widths.choose(ready)
+        return width
 
     def _drafts(self, group: list[_Live]) -> list[int]:
         """Guessed tokens, where a single reply is written and guessing pays."""
@@ -282,7 +290,7 @@ class Scheduler:
                 for slot in slots:
                     self._context.cut(slot.number, 0)
             if measured.seconds:
-                self._widths = measured
+                self._widths, self._chosen = measured, {}
                 widths.remember(self._name, measured)
 
     def _verify(self, live: _Live, drafts: list[int]) -> None:

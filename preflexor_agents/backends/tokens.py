@@ -20,6 +20,8 @@ class Vocabulary:
     def __init__(self, pointer: int) -> None:
         """Read which tokens are special; `pointer` is llama.cpp's vocabulary and must outlive this object."""
         self._pointer = pointer
+        self._pieces: dict[int, bytes] = {}
+        """Of the tokens that were asked for."""
         self.size = llama_cpp.llama_vocab_n_tokens(pointer)
         attributes = {i: int(llama_cpp.llama_vocab_get_attr(pointer, i)) for i in range(self.size)}
         texts = {i: self._text(i) for i, attribute in attributes.items() if attribute & _SPECIAL}
@@ -74,13 +76,10 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds to a text; none for a control token."""
-        room = 64
-        while True:
-            out = ctypes.create_string_buffer(room)
-            count = llama_cpp.llama_token_to_piece(self._pointer, token, out, room, 0, False)
-            if count >= 0:
-                return out.raw[:count]
-            room = -count
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
 
     def ends(self, token: int) -> bool:
         """Whether the token ends a reply."""
@@ -99,6 +98,15 @@ class Vocabulary:
     def eos(self) -> int:
         """Id of the token that ends a text, -1 if there is none."""
         return int(llama_cpp.llama_vocab_eos(self._pointer))
+
+    def _read_piece(self, token: int) -> bytes:
+        room = 64
+        while True:
+            out = ctypes.create_string_buffer(room)
+            count = llama_cpp.llama_token_to_piece(self._pointer, token, out, room, 0, False)
+            if count >= 0:
+                return out.raw[:count]
+            room = -count
 
     def _text(self, token: int) -> str:
         data: bytes = llama_cpp.llama_vocab_get_text(self._pointer, token)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -55,14 +56,16 @@ def with_sampling(**values: float) -> Request:
     return replace(ASKED, sampling=replace(ASKED.sampling, **values))
 
 
-async def test_reply_is_streamed_token_by_token_in_its_sections(open_model: Open):
+def joined(deltas: list[Delta]) -> list[tuple[str, str]]:
+    """The text of each section; how many tokens come at once is a matter of time."""
+    return [(channel, "".join(d.text for d in part)) for channel, part in groupby(deltas, lambda d: d.channel)]
+
+
+async def test_reply_is_streamed_in_its_sections_its_first_token_by_itself(open_model: Open):
     backend = await open_model(chain=TALK)
     *deltas, completion = [item async for item in backend.generate(ASKED)]
-    assert deltas == [
-        *(Delta("thinking", text) for text in (" silk", " is", " a", " protein")),
-        Delta("reflection", " so"),
-        *(Delta("answer", text) for text in (" yes", " it", " holds")),
-    ]
+    assert deltas[0] == Delta("thinking", " silk")
+    assert joined(deltas) == [("thinking", " silk is a protein"), ("reflection", " so"), ("answer", " yes it holds")]
     assert (completion.thinking, completion.reflection, completion.answer) == (
         "silk is a protein",
         "so",
@@ -151,7 +154,7 @@ async def test_characters_of_several_tokens_are_given_out_whole(open_model: Open
     letters = byte_letters()
     backend = await open_model(chain=chain_of("Ċ", *(letters[b] for b in "é€🕷".encode()), "<|end|>"))
     deltas = [item async for item in backend.generate(ASKED)][:-1]
-    assert [d.text for d in deltas] == ["é", "€", "🕷"]
+    assert joined(deltas) == [("answer", "é€🕷")] and deltas[0].text == "é"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ async def test_closing_the_stream_stops_the_decode(open_model: Open):
     backend = await open_model(chain=ENDLESS, context=8192)
     async with aclosing(backend.generate(with_sampling(max_tok=8000))) as stream:
         heard = [await anext(stream) for _ in range(3)]
-    assert [d.text for d in heard] == [" so", " it", " so"]
+    assert "".join(d.text for d in heard).startswith(" so it so")
     assert await last_position(backend) < 4000
     assert (await said(backend, with_sampling(max_tok=2))).answer == "so it"
 
