@@ -20,6 +20,11 @@ def points(text: str, *, challenger: str) -> float:
     return 1.0 if found[-1].upper() == challenger else 0.0
 
 
+def readable(text: str) -> bool:
+    """Whether the judge gave a verdict at all, a tie included."""
+    return _BETTER.search(text) is not None
+
+
 def sound(text: str) -> bool:
     """Whether the critic found nothing to change; the last verdict counts, none means there is something."""
     found = _VERDICT.findall(text)
