@@ -17,6 +17,8 @@ class ChunkKey(NamedTuple):
     document_sha256: str
     start: int
     """Character offset in the document's text."""
+    headings: str
+    """What it stands under, outermost first, as `Nacre > Sources`."""
 
 
 def chunk_keys(path: Path) -> list[ChunkKey]:
@@ -26,7 +28,7 @@ def chunk_keys(path: Path) -> list[ChunkKey]:
         StoreError: the store cannot be opened or read.
     """
     sql = """
-        SELECT c.id, d.sha256, c.start FROM chunk c JOIN document d ON d.id = c.document_id
+        SELECT c.id, d.sha256, c.start, c.context FROM chunk c JOIN document d ON d.id = c.document_id
         WHERE d.source NOT LIKE ? || '%' ORDER BY c.id
     """
     with browsing.reading(path) as db:
