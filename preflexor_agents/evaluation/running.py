@@ -104,7 +104,7 @@ async def _asked(
 
 
 async def _ask(task: Task, system: System, seed: int, *, cast: Cast, library: Library | None) -> Result:
-    library = Given(_passages(task)) if task.passages else library
+    library = Given(given_passages(task)) if task.passages else library
     try:
         if system.config is None:
             return await _bare(task, system, seed, cast=cast, library=library)
@@ -145,7 +145,8 @@ async def _bare(task: Task, system: System, seed: int, *, cast: Cast, library: L
     )
 
 
-def _passages(task: Task) -> tuple[Passage, ...]:
+def given_passages(task: Task) -> tuple[Passage, ...]:
+    """The texts that come with a question, as passages."""
     return tuple(
         Passage(chunk_id=-n, source=task.id, title=f"text {n}", start=0, end=len(text), text=text)
         for n, text in enumerate(task.passages, 1)
