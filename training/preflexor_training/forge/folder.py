@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from preflexor_agents.errors import ForgeError, InputError
+from preflexor_agents.errors import DiskError, InputError
 from preflexor_agents.packs import Pack
 from preflexor_agents.preference_rows import LOG
 from preflexor_agents.store import picking
@@ -62,7 +62,7 @@ def claim(folder: Path, settings: ForgeSettings, origin: Origin) -> str:
 
     Raises:
         InputError: another run is in the folder, or it cannot be used; names the difference.
-        ForgeError: the disk is full.
+        DiskError: the disk is full.
     """
     known = _known(folder)
     if known is None:
@@ -187,4 +187,4 @@ def _write(folder: Path, name: str, model: BaseModel) -> None:
         partial.write_text(toml_text.written(model), encoding="utf-8")
         partial.replace(folder / name)
     except OSError as e:
-        raise ForgeError(f"{folder / name} could not be written: {e.strerror}; free some space and try again") from None
+        raise DiskError(f"{folder / name} could not be written: {e.strerror}; free some space and try again") from None

@@ -28,12 +28,8 @@ class PairLog:
         """Number of the next row."""
         self._run = run
         self._take = take
-        self._lines = Lines(folder / LOG, durable=True, take=self._known)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._lines.path
+        self.path = folder / LOG
+        self._lines = Lines(self.path, durable=True, take=self._known)
 
     def append(self, row: Row) -> None:
         """Add the next row. Raises DiskError: the disk is full; the log is as it was."""
