@@ -35,7 +35,7 @@ def attach(
         model.requires_grad_(True)
         return model
     if settings.bits < 16:
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from preflexor_training.scopes import NllScope as NllScope
 from preflexor_training.scopes import nll_masks
-from preflexor_training.tokenized import Ids, Mask, Masked, Reference
+from preflexor_training.tokenized import Mask, Masked, Reference
 
 Tensors = dict[str, Tensor]
 """A micro-batch. T is tokens of a row, N tokens that count.
 
 `input_ids`, `position_ids` (R, T); `part` (R, T): -1 padding, else 3 x pair + 0 prompt, 1 chosen, 2 rejected, or
 `attention_mask` (R, T) if each reply has a row; `select` (N,) hidden states among R x T; `targets` (N,) the tokens they
-predict; `slots` (N,) their places in the tables; `chosen_mask` (B, Lc); `rejected_mask` (B, Lr); `nll_mask` (B, P + Lc);
-`chosen_reference`, `rejected_reference` as the masks, if given; `reply_starts` (B,), if each reply has a row.
+predict; `slots` (N,) their places in the tables; `chosen_mask` (B, Lc); `rejected_mask` (B, Lr); `nll_mask` (B,
+P + Lc); `chosen_reference`, `rejected_reference` as the masks, if given; `reply_starts` (B,), if each reply has a row.
 """
 
 
@@ -92,14 +92,14 @@ class _Places:
             found[name] = np.concatenate([piece[at] for piece in scored])
         return found
 
-    def _scored(self, n: int) -> list[tuple[NDArray[np.int64], Ids, NDArray[np.int64]]]:
+    def _scored(self, n: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
         """Hidden states, tokens and places of what counts in a pair."""
         row, count = self._rows[n], len(self._rows)
         prompt, chosen, rejected = row.pair.prompt, row.pair.chosen.ids, row.pair.rejected.ids
         nll_prompt, nll_chosen = self._nll[n]
         here = n * self._width
         there, offset = (here, len(chosen)) if self._shared else ((count + n) * self._width, 0)
-        tables = np.cumsum([0, count * self._prompt_width, count * self._chosen_width])
+        tables = np.cumsum([0, count * self._prompt_width, count * self._chosen_width]).tolist()
         pieces = []
         for mask, ids, row_at, before, table, width in (
             (nll_prompt, prompt, here, 0, tables[0], self._prompt_width),
@@ -108,7 +108,7 @@ class _Places:
         ):
             which = np.flatnonzero(mask)
             starts = 0 if ids is prompt else len(prompt)
-            source = np.where(which == 0, starts - 1, starts + before + which - 1)
+            source: NDArray[np.int64] = np.where(which == 0, starts - 1, starts + before + which - 1)
             pieces.append((row_at + source, ids[which].astype(np.int64), table + n * width + which))
         return pieces
 

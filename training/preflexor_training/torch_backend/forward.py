@@ -77,7 +77,7 @@ def abilities(model: PreTrainedModel, head: Module) -> Abilities:
     rows = (_made_up(model.config.get_text_config().vocab_size),)
     device = next(model.parameters()).device
     training = model.training
-    model.eval()
+    model.train(mode=False)
     try:
         with torch.no_grad():
             apart = {name: value.to(device) for name, value in collate(rows, shared=False).items()}
@@ -111,7 +111,11 @@ def _made_up(vocabulary: int) -> Masked:
 
     chosen, rejected = ids(5, 6, 7, 8), ids(9, 6, 5)
     pair = TokenizedPair(
-        id="probe", round=0, prompt=ids(1, 2, 3), chosen=TokenizedReply(ids=chosen), rejected=TokenizedReply(ids=rejected)
+        id="probe",
+        round=0,
+        prompt=ids(1, 2, 3),
+        chosen=TokenizedReply(ids=chosen),
+        rejected=TokenizedReply(ids=rejected),
     )
     return Masked(pair=pair, chosen=np.ones(4, dtype=np.bool_), rejected=np.ones(3, dtype=np.bool_))
 
@@ -128,7 +132,7 @@ def _window(model: PreTrainedModel) -> int:
 @contextmanager
 def _scoring(head: Module, select: Tensor, targets: Tensor, scored_head: bool) -> Iterator[None]:
     """Let the head see the selected hidden states only; its own forward is back afterwards."""
-    plain = head.forward
+    plain, before = head.forward, head.__dict__.get("forward")
 
     def selected(hidden: Tensor) -> Tensor:
         kept = hidden.reshape(-1, hidden.shape[-1]).index_select(0, select)  # (N, D)
@@ -138,7 +142,9 @@ def _scoring(head: Module, select: Tensor, targets: Tensor, scored_head: bool) -
         if len(kept) <= size:
             return _logps(plain(kept), targets)[None, :, None]
         pieces = [
-            checkpoint(lambda h, t: _logps(plain(h), t), kept[at : at + size], targets[at : at + size], use_reentrant=False)
+            checkpoint(
+                lambda h, t: _logps(plain(h), t), kept[at : at + size], targets[at : at + size], use_reentrant=False
+            )
             for at in range(0, len(kept), size)
         ]
         return torch.cat(pieces)[None, :, None]
@@ -148,6 +154,8 @@ def _scoring(head: Module, select: Tensor, targets: Tensor, scored_head: bool) -
         yield
     finally:
         del head.forward
+        if before is not None:
+            head.forward = before
 
 
 def _logps(logits: Tensor, targets: Tensor) -> Tensor:
@@ -162,5 +170,5 @@ def _tables(logps: Tensor, batch: Tensors) -> Tables:
     other = batch["rejected_mask"].shape[1]
     before = batch["nll_mask"].shape[1] - width
     flat = logps.new_zeros(count * (before + width + other)).index_copy(0, batch["slots"], logps)
-    prompt, chosen, rejected = flat.split([count * before, count * width, count * other])
+    prompt, chosen, rejected = torch.split(flat, [count * before, count * width, count * other])
     return Tables(prompt.view(count, before), chosen.view(count, width), rejected.view(count, other))

@@ -28,9 +28,9 @@ class Outcome(NamedTuple):
     """Losses and what is worth knowing about them; nothing but `loss` carries a gradient."""
 
     loss: Tensor  # (B,)
-    reward_chosen: Tensor  # (B,) beta x log-ratio to the reference; of ORPO beta x mean log-prob
+    reward_chosen: Tensor  # (B,) beta x log-ratio to the reference; without one, beta x mean log-prob
     reward_rejected: Tensor  # (B,)
-    logp_chosen: Tensor  # (B,) summed; of ORPO the mean
+    logp_chosen: Tensor  # (B,) summed; without a reference the mean
     logp_rejected: Tensor  # (B,)
 
 
@@ -53,6 +53,14 @@ def orpo(chosen: Side, rejected: Side, *, beta: float) -> Outcome:
     return Outcome(loss, beta * good, beta * bad, good, bad)
 
 
+def simpo(chosen: Side, rejected: Side, *, beta: float, gamma: float) -> Outcome:
+    """SimPO (arXiv 2405.14734, eq. 6): DPO of mean log-probs without a reference, with a margin of gamma."""
+    good, bad = mean(chosen.logps, chosen.mask), mean(rejected.logps, rejected.mask)
+    loss = -functional.logsigmoid(beta * (good - bad) - gamma)
+    good, bad = good.detach(), bad.detach()
+    return Outcome(loss, beta * good, beta * bad, good, bad)
+
+
 def nll(logps: Tensor, mask: Tensor) -> Tensor:
     """ORPO's likelihood term: negative mean log-prob of the tokens in the mask, pooled over the rows as TRL pools."""
     kept = torch.where(mask, logps.float(), 0.0)
@@ -67,7 +75,7 @@ def preference(name: str, chosen: Side, rejected: Side, *, beta: float, label_sm
         chosen: the preferred replies.
         rejected: the others.
         beta: strength of the pull to the reference.
-        label_smoothing: epsilon of `exo_pair`, `sigmoid` and `robust`; the others ignore it.
+        label_smoothing: epsilon of `exo_pair` and `robust`; the others ignore it.
 
     Raises:
         KeyError: there is no such loss.

@@ -63,7 +63,7 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
     if settings.bits < 16:
         options |= {"quantization_config": _quantised(settings.bits, place), "device_map": {"": place.device}}
     shows = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
@@ -72,10 +72,13 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
         raise ModelError(f"{folder} cannot be loaded: {line(e)}; give the folder of a whole text model") from None
     finally:
         if shows:
-            logging.enable_progress_bar()
-    if model.get_output_embeddings() is None or model.get_input_embeddings() is None:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise ModelError(f"{folder} holds a {type(model).__name__}, which writes no text; give a causal language model")
-    return (model if settings.bits < 16 else model.to(place.device)).eval()
+    if settings.bits == 16:
+        torch.nn.Module.to(model, place.device)
+    model.train(mode=False)
+    return model
 
 
 def check_folder(folder: Path) -> None:
@@ -106,25 +109,32 @@ def add_rows(model: PreTrainedModel, *, known: int, total: int, new: tuple[int, 
     if not new:
         return
     was_tied = tied(model)
-    if total > model.get_input_embeddings().weight.shape[0]:
+    if total > table_rows(model):
         model.resize_token_embeddings(total, mean_resizing=False)
     head = output_head(model)
-    tables: list[Tensor] = [model.get_input_embeddings().weight]
-    tables += [] if was_tied else [head.weight]
+    tables = [_table(model.get_input_embeddings())]
+    tables += [] if was_tied else [_table(head)]
     with torch.no_grad():
         for table in tables:
             table[list(new)] = torch.from_numpy(mean_row(_chunks(table, known))).to(table)
         if isinstance(bias := getattr(head, "bias", None), Tensor):
             bias[list(new)] = bias[:known].double().mean().to(bias)
     if was_tied and not tied(model):
-        raise ModelError(f"{type(model).__name__} lost its tied embeddings when rows were added; use tags.mode = \"text\"")
+        raise ModelError(
+            f'{type(model).__name__} lost its tied embeddings when rows were added; use tags.mode = "text"'
+        )
 
 
 def output_head(model: PreTrainedModel) -> Module:
     """The module that makes logits of hidden states."""
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     assert isinstance(head, Module)
     return head
+
+
+def table_rows(model: PreTrainedModel) -> int:
+    """Tokens that the embeddings have rows for."""
+    return len(_table(model.get_input_embeddings()))
 
 
 def tied(model: PreTrainedModel) -> bool:
@@ -137,6 +147,12 @@ def line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def _table(module: Module) -> Tensor:
+    found = module.weight
+    assert isinstance(found, Tensor)
+    return found
+
+
 def _chunks(table: Tensor, count: int) -> Iterator[NDArray[np.float32]]:
     for at in range(0, count, _ROWS_AT_ONCE):
         yield table[at : min(count, at + _ROWS_AT_ONCE)].detach().float().cpu().numpy()
@@ -144,10 +160,12 @@ def _chunks(table: Tensor, count: int) -> Iterator[NDArray[np.float32]]:
 
 def _quantised(bits: int, place: Place) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(f"adapter.bits is {bits}, which needs bitsandbytes: pip install bitsandbytes, or set it to 16")
+        raise ConfigError(
+            f"adapter.bits is {bits}, which needs bitsandbytes: pip install bitsandbytes, or set it to 16"
+        )
     if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

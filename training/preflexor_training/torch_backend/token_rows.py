@@ -20,22 +20,22 @@ class TokenRowsLayer(TrainableTokensLayer):
         base = self.base_layer
         held = isinstance(base, nn.Embedding | nn.Linear) and getattr(base, "max_norm", None) is None
         if self.disable_adapters or self.merged or len(active_adapters) != 1 or not held:
-            return super().forward_adapters(x, active_adapters, *args, **kwargs)  # type: ignore[no-any-return]
+            return super().forward_adapters(x, active_adapters, *args, **kwargs)
         rows = self.trainable_tokens_delta[active_adapters[0]]  # (K, D)
         ids = torch.tensor(self.token_indices[active_adapters[0]], device=x.device)  # (K,)
         if isinstance(base, nn.Embedding):
             return self._embedded(base, x, rows, ids)
-        plain = base(x)
-        bias = None if base.bias is None else base.bias[ids]
+        plain: Tensor = base(x)
+        bias = base.bias[ids] if isinstance(base.bias, Tensor) else None
         own = functional.linear(x, rows.to(x.dtype), None if bias is None else bias.to(x.dtype))
         return plain.index_copy(-1, ids, own.to(plain.dtype))
 
     def _embedded(self, base: nn.Embedding, x: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
         """One-hot products instead of look-ups of the rows: their gradient is the same in every run, on any device."""
-        plain = base(x)
+        plain: Tensor = base(x)
         hits = x[..., None] == ids  # (…, K)
         own = hits.to(rows.dtype) @ rows
-        scale = self._get_embed_scale()
+        scale = self._get_embed_scale()  # type: ignore[no-untyped-call]
         own = own if scale is None else own * scale.to(own.dtype)
         return torch.where(hits.any(-1, keepdim=True), own.to(plain.dtype), plain)
 

@@ -1,0 +1,225 @@
+"""transformers' Trainer, fed with a plan of steps: what is trained in which order is decided before, not by a loader.
+
+From the Trainer come accelerate (DDP, FSDP2, DeepSpeed), the optimizer and exact resume. One micro-batch is one item
+of the data set, numbered through the phase; a resume skips those before it without making them.
+"""
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer
+
+from preflexor_agents.errors import TrainingError
+from preflexor_training.learner import Metrics
+from preflexor_training.tokenized import MicroBatch, Step
+from preflexor_training.torch_backend import failures
+from preflexor_training.torch_backend.adapter import save_adapter
+from preflexor_training.torch_backend.collate import Tensors
+from preflexor_training.torch_backend.objective import SHOWN, Scored
+
+KEPT = 2
+"""Checkpoints that are kept: the last, and one before it should the last turn out to be damaged."""
+MARGIN_MOST = 1e4
+"""Reward margin, in nats, beyond which training has come apart; EXO aims at 5 to 11."""
+
+Item = dict[str, Any]
+"""`Tensors`, and the micro-batch's number in the phase under `number`."""
+
+
+class PlannedSteps(Dataset[Item]):
+    """Micro-batches by their number in the phase. Those of steps already done are counted, but not there."""
+
+    def __init__(self, steps: Sequence[Step], *, first: int, collate: Callable[[MicroBatch], Tensors]) -> None:
+        """Take the steps `first`, `first` + 1, … of the phase. Raises TrainingError if they differ in size."""
+        self.accumulation = len(steps[0])
+        odd = next((first + n for n, step in enumerate(steps) if len(step) != self.accumulation), None)
+        if odd is not None:
+            raise TrainingError(f"step {odd + 1} has another number of micro-batches than {self.accumulation}")
+        self._steps, self._first, self._collate = steps, first, collate
+
+    def __len__(self) -> int:
+        return (self._first + len(self._steps)) * self.accumulation
+
+    def __getitem__(self, number: int) -> Item:
+        return {**self._collate(self.rows(number)), "number": number}
+
+    @property
+    def new_steps(self) -> int:
+        """Steps that are there."""
+        return len(self._steps)
+
+    def rows(self, number: int) -> MicroBatch:
+        """The rows of a micro-batch."""
+        step, micro = divmod(number, self.accumulation)
+        return self._steps[step - self._first][micro]
+
+
+@dataclass(slots=True)
+class _Done:
+    """A step whose numbers may still be under way from the device."""
+
+    step: int
+    shown: Tensor  # (len(SHOWN) + 1,), the gradient's norm last
+    numbers: list[int]
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Report:
+    """Where a training run tells what it does."""
+
+    on_step: Callable[[int, Metrics], None]
+    stopped: KeyboardInterrupt | None = None
+    """What `on_step` raised to end the run."""
+    shown: list[Tensor] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Of the step that is being taken."""
+    done: deque[_Done] = field(default_factory=deque)
+    began: float = 0.0
+
+
+class Planned(Trainer):
+    """Everything but the loss. `compute_loss` of a subclass puts its numbers into `report.shown`."""
+
+    report: Report
+    plan: PlannedSteps
+    total_steps: int
+    """Of the phase, for the learning rate's schedule."""
+
+    def follow(self, plan: PlannedSteps, report: Report, *, total_steps: int) -> None:
+        """Set what to train on and whom to tell, before `train`."""
+        self.plan, self.report, self.total_steps = plan, report, total_steps
+        self.train_dataset = plan
+        self.remove_callback(PrinterCallback)
+        self.report.began = time.perf_counter()
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Over the whole phase, whatever part of it this call trains."""
+        return super().create_scheduler(self.total_steps, optimizer)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    def training_step(self, model: Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """As the Trainer's; out of memory names the rows."""
+        number = inputs.pop("number")
+        self.report.numbers.append(number)
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except failures.MEMORY as e:
+            failures.check_memory(e, step=self.state.global_step + 1, rows=self.plan.rows(number))
+            raise
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        """After each step (and once more after the last, with nothing new): tell, then save if it is time."""
+        if self.report.numbers:
+            self._note(grad_norm, kwargs.get("learning_rate"))
+        lag = 1 if self.args.device.type == "cuda" and not self.control.should_save else 0
+        self._tell(lag)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _note(self, grad_norm: Any, learning_rate: float | None) -> None:
+        """Keep a step's numbers on the device; on a GPU they are read when the next step is on its way."""
+        report, now = self.report, time.perf_counter()
+        norm = torch.as_tensor(grad_norm, dtype=torch.float32, device=report.shown[0].device).reshape(1)
+        shown = torch.stack(report.shown)
+        numbers = torch.cat([shown[:, :-1].mean(0), shown[:, -1:].amax(0)])
+        together = self.accelerator.reduce(torch.cat([numbers, norm]), reduction="mean")
+        rows = [row for number in report.numbers for row in self.plan.rows(number)]
+        tokens = sum(len(r.pair.prompt) + len(r.pair.chosen.ids) + len(r.pair.rejected.ids) for r in rows)
+        rate = self._get_learning_rate() if learning_rate is None else learning_rate
+        step = self.state.global_step
+        report.done.append(
+            _Done(step, together, report.numbers, rate, tokens * self.args.world_size, now - report.began)
+        )
+        report.shown, report.numbers, report.began = [], [], now
+
+    def _tell(self, lag: int) -> None:
+        """Hand out what is known of all but the last `lag` steps. Raises TrainingError if a number is none."""
+        while len(self.report.done) > lag:
+            done = self.report.done.popleft()
+            *numbers, margin_most, grad_norm = done.shown.tolist()
+            metrics = dict(zip(SHOWN, numbers, strict=False)) | {
+                "grad_norm": grad_norm,
+                "lr": done.learning_rate,
+                "tokens": float(done.tokens),
+                "seconds": done.seconds,
+            }
+            rows = [row for number in done.numbers for row in self.plan.rows(number)]
+            failures.check_numbers(metrics, margin_most, step=done.step, rows=rows, limit=MARGIN_MOST)
+            try:
+                self.report.on_step(done.step - 1, metrics)
+            except KeyboardInterrupt as e:
+                self.report.stopped = e
+                self.control.should_training_stop = self.control.should_save = True
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """A checkpoint is written beside its place."""
+        return str(Path(self.args.output_dir or ".") / "partial")
+
+    def _save_checkpoint(self, model: Module, trial: Any) -> None:
+        """Whole or not at all, and never of a step whose loss was not finite."""
+        self._tell(0)
+        final = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        partial = Path(self._get_output_dir(trial))
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                shutil.rmtree(final, ignore_errors=True)
+                (partial / final.name).rename(final)
+                shutil.rmtree(partial, ignore_errors=True)
+                for old in checkpoints(final.parent)[:-KEPT]:
+                    shutil.rmtree(old, ignore_errors=True)
+        except (OSError, SafetensorError, RuntimeError) as e:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise TrainingError(
+                f"step {self.state.global_step}: the checkpoint {final} cannot be written: {failures.line(e)}; make"
+                " room and resume"
+            ) from None
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The adapter alone, or the whole model if all of it is trained; no pickled arguments."""
+        if not self.args.should_save or output_dir is None:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        if isinstance(model, peft.PeftModel):
+            save_adapter(model, Path(output_dir), state=state_dict)
+        else:
+            model.save_pretrained(output_dir, state_dict=state_dict)
+
+
+class OwnTrainer(Planned):
+    """Our own step."""
+
+    loss_of: Callable[[Module, Tensors], Scored]
+    """Loss of a micro-batch under the model as it is wrapped."""
+
+    def compute_loss(
+        self, model: Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss; its numbers stay on the device."""
+        scored = self.loss_of(model, inputs)
+        self.report.shown.append(scored.shown)
+        return (scored.loss, scored) if return_outputs else scored.loss
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = [(int(path.name[11:]), path) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    return [path for _, path in sorted(found)]
