@@ -24,7 +24,7 @@ FIRST = ("loss", "margin", "accuracy", "masked_fraction", "tokens_per_s", "lr")
 MOST_POINTS = 20_000
 """Of one run in memory; beyond it every second one is dropped, as no screen has so many columns."""
 MOST_SAMPLES = 500
-_NOT_SERIES = ("step", "round", "t_s")
+_NOT_SERIES = ("step", "round", "phase", "t_s")
 _MOST_BYTES = 8_000_000
 """Read at one time from one file, so that a long run opens in steps."""
 

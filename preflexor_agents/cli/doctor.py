@@ -17,7 +17,7 @@ from typing import Literal
 import click
 
 import preflexor_agents
-from preflexor_agents.errors import ConfigError
+from preflexor_agents.errors import ConfigError, InputError
 
 Status = Literal["ok", "absent", "warning", "broken"]
 COLOURS: dict[Status, str] = {"ok": "green", "absent": "cyan", "warning": "yellow", "broken": "red"}
@@ -202,6 +202,22 @@ def installed_extra(extra: str, modules: tuple[str, ...]) -> Check:
         return Check(name=name, status="absent", detail=f"without {', '.join(missing)}", fix=fix)
     versions = ", ".join(f"{m} {importlib.metadata.version(m.replace('_', '-'))}" for m in modules)
     return Check(name=name, status="ok", detail=versions)
+
+
+def need_extra(extra: str, purpose: str) -> None:
+    """See that an extra is installed.
+
+    Args:
+        extra: its name in `EXTRAS`.
+        purpose: what needs it, as the beginning of a sentence.
+
+    Raises:
+        InputError: it is not; with the command that installs it.
+    """
+    check = installed_extra(extra, EXTRAS[extra])
+    if check.status != "ok":
+        missing = check.detail.removeprefix("without ")
+        raise InputError(f"{purpose} needs {missing}; install with: {check.fix}")
 
 
 def is_checkout() -> bool:

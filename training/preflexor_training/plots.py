@@ -57,7 +57,7 @@ def draw(folder: Path) -> tuple[Path, ...]:
             series = {name: points for name in picture.series if (points := run.series(name))}
             if not series:
                 continue
-            figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+            figure = Figure(figsize=(6.4, 3.2), layout="tight")
             axes = figure.add_subplot()
             for name, points in series.items():
                 steps, values = zip(*points, strict=True)

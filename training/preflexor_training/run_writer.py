@@ -41,8 +41,8 @@ class State:
     """Optimizer steps of the whole run."""
     phase_step: int = 0
     """Those of the phase at hand."""
-    margins: tuple[float, ...] = ()
-    """Held-out margin after each of its rounds, nats."""
+    margins: tuple[float | None, ...] = ()
+    """Held-out margin after each of its rounds, nats; None without held-out rows."""
     seconds: float = 0.0
     """Working time of the run."""
 
@@ -108,19 +108,24 @@ class RunWriter:
             raise InputError(f"{folder / STATE} is damaged ({e}); begin another run") from None
         return cls(folder, state)
 
-    def cut(self, learnt: int) -> None:
+    def cut(self, learnt: int) -> float:
         """Forget what was logged after the last edge, but for the steps up to `learnt` that a checkpoint still holds.
 
         Args:
             learnt: optimizer steps of the whole run in the learner's checkpoint.
+
+        Returns:
+            Seconds at which the last line that is left was written; 0 if there is none.
         """
 
         def before(line: Mapping[str, Any]) -> bool:
             return bool(line["round"] <= self.state.rounds)
 
-        self._keep(METRICS, lambda line: before(line) or ("loss" in line and line["step"] <= learnt))
+        self._close_metrics()
+        left = self._keep(METRICS, lambda line: before(line) or ("loss" in line and line["step"] <= learnt))
         self._keep(SAMPLES, before)
         self._keep(AUDITS, before)
+        return float(left[-1]["t_s"]) if left else 0.0
 
     def metric(self, line: Mapping[str, Any]) -> None:
         """Add a line of numbers."""
@@ -145,20 +150,29 @@ class RunWriter:
 
     def close(self) -> None:
         """Let the folder go. Idempotent."""
+        self._close_metrics()
+        self.log.close()
+
+    def _close_metrics(self) -> None:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        self.log.close()
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with self._writing(name), (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(_line(line))
 
-    def _keep(self, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    def _keep(self, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Leave only some lines of a file; returns them. A last one that was cut off goes too."""
         path = self.folder / name
-        if path.exists():
-            lines = [line for line in path.read_bytes().decode("utf-8", "replace").split("\n") if _whole(line)]
-            self._write(name, "".join(line + "\n" for line in lines if wanted(json.loads(line))))
+        if not path.exists():
+            return []
+        lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+        found = [(line, data) for line in lines if (data := _parsed(line)) is not None]
+        kept = [(line, data) for line, data in found if wanted(data)]
+        if len(kept) < len([line for line in lines if line]):
+            self._write(name, "".join(line + "\n" for line, _ in kept))
+        return [data for _, data in kept]
 
     def _write(self, name: str, text: str) -> None:
         partial = self.folder / f"{name}.partial"
@@ -196,6 +210,15 @@ def read_origin(folder: Path) -> RunOrigin:
         raise InputError(f"{folder / ORIGIN} is damaged ({e}); begin another run") from None
 
 
+def read_versions(folder: Path) -> dict[str, str]:
+    """The versions that a run began with; none if they were not kept."""
+    try:
+        found: dict[str, str] = json.loads((folder / VERSIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
 def versions() -> dict[str, str]:
     """What the numbers of a run can depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
@@ -207,11 +230,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _whole(line: str) -> bool:
+def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _pretty(value: object) -> str:
