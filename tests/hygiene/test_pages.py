@@ -41,9 +41,9 @@ def test_every_preflexor_command_is_one(words: list[str]) -> None:
     command: click.Command = cli
     context = click.Context(cli)
     while isinstance(command, click.Group):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"{words[0]} is no command"
-        command, words = found, words[1:]
+        _, found, words = command.resolve_command(context, words)
+        assert found is not None
+        command = found
     command.make_context("preflexor", list(words))
 
 
