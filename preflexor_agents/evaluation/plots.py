@@ -32,14 +32,14 @@ def draw(folder: Path, rows: Sequence[Row]) -> tuple[Path, ...]:
             axes.bar(at, [v for v, _, _ in found], width, yerr=ends, capsize=2, label=row.system)
         axes.set_xticks(range(len(columns)), columns)
         axes.set(ylim=(0, 105), ylabel="right, %", title="Accuracy with 95 % intervals")
-        axes.legend(fontsize=7)
+        accuracy.legend(fontsize=7, loc="outside right upper")
         cost = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = cost.subplots()
         for row in rows:
             v, low, high = (100 * part for part in row.accuracy.get("all", next(iter(row.accuracy.values()))))
             axes.errorbar([row.tokens_generated], [v], [[v - low], [high - v]], fmt="o", capsize=2, label=row.system)
         axes.set(ylim=(0, 105), ylabel="right, %", xlabel="tokens written for a question", title="Accuracy and cost")
-        axes.legend(fontsize=7)
+        cost.legend(fontsize=7, loc="outside right upper")
         for name, figure in (("accuracy", accuracy), ("cost", cost)):
             try:
                 figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
