@@ -92,10 +92,11 @@ class TorchLearner:
         own = self._recipe.step.engine == "ours"
         plan = PlannedSteps(steps, first=first, collate=self._collate if own else self._collate_plain)
         report = Report(on_step)
-        trainer = self._trainer(plan, report)
         last = self._last_checkpoint()
         try:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of TRL's use of Transformers
+                self._trainer(plan, report).train(resume_from_checkpoint=None if last is None else str(last))
         except failures.MEMORY as e:
             failures.check_memory(e, step=self.step + 1, rows=rows)
             raise
@@ -134,7 +135,7 @@ class TorchLearner:
         if isinstance(model, peft.PeftModel):
             save_adapter(model, folder)
         else:
-            model.save_pretrained(folder)
+            merging.write(model, self.tokenizer, folder)
         self.tokenizer.save_pretrained(folder)
 
     def load_adapter(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,17 +63,13 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
     options: dict[str, Any] = {"dtype": place.dtype if settings.kind == "lora" else torch.float32}
     if settings.bits < 16:
         options |= {"quantization_config": _quantised(settings.bits, place), "device_map": {"": place.device}}
-    shows = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
-        )
+        with no_bars():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as e:
         raise ModelError(f"{folder} cannot be loaded: {line(e)}; give the folder of a whole text model") from None
-    finally:
-        if shows:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise ModelError(f"{folder} holds a {type(model).__name__}, which writes no text; give a causal language model")
     if settings.bits == 16:
@@ -140,6 +137,18 @@ def table_rows(model: PreTrainedModel) -> int:
 def tied(model: PreTrainedModel) -> bool:
     """Whether input and output embeddings are one tensor."""
     return model.get_input_embeddings().weight is output_head(model).weight
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without Transformers' own progress bars for a while."""
+    shows = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shows:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from preflexor_training.tokenized import MicroBatch, Step
 from preflexor_training.torch_backend import failures
 from preflexor_training.torch_backend.adapter import save_adapter
 from preflexor_training.torch_backend.collate import Tensors
+from preflexor_training.torch_backend.model import no_bars
 from preflexor_training.torch_backend.objective import SHOWN, Scored
 
 KEPT = 2
@@ -201,7 +202,8 @@ class Planned(Trainer):
         if isinstance(model, peft.PeftModel):
             save_adapter(model, Path(output_dir), state=state_dict)
         else:
-            model.save_pretrained(output_dir, state_dict=state_dict)
+            with no_bars():
+                model.save_pretrained(output_dir, state_dict=state_dict)
 
 
 class OwnTrainer(Planned):

@@ -82,7 +82,7 @@ def make(
         label_smoothing=phase.label_smoothing,
         max_length=None,
         disable_dropout=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
     )
     assert isinstance(model, peft.PeftModel)
     trainer = _TrlDpo(model=model, args=args, train_dataset=NO_ROWS, data_collator=only, processing_class=own)
