@@ -73,15 +73,21 @@ def load(folder: Path, *, adapter: Path | None = None) -> MlxFolder:
     )
 
 
-def load_weights(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """mlx-lm's module in evaluation mode, and the configuration. Raises ModelError as `load`."""
+def load_weights(folder: Path, *, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+    """mlx-lm's module in evaluation mode, its numbers cast if a dtype is given, and the configuration.
+
+    Raises:
+        ModelError: as `load`.
+    """
     check_installed()
     check_folder(folder)
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
     try:
-        model, config = load_model(folder, strict=True, trust_remote_code=False)
+        model, config = load_model(folder, lazy=True, strict=True, trust_remote_code=False)
+        if dtype is not None:
+            model.set_dtype(dtype)
         mx.eval(model.parameters())
     except FileNotFoundError:
         raise ModelError(f"{folder} has no model*.safetensors; download the model again as safetensors") from None
