@@ -1,13 +1,18 @@
 """`preflexor eval` as a person runs it: the bundled model, its library, real files."""
 
 import json
+import re
+import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
 from preflexor_agents.cli.main import cli
 from preflexor_agents.evaluation.folder import RESULTS
+from preflexor_agents.evaluation.tasks import Kind
+from preflexor_training.nano.suite import library_tasks
 
 pytestmark = pytest.mark.usefixtures("home")
 ROWS = [
@@ -113,3 +118,20 @@ def test_wrong_input_is_one_line_with_the_remedy(home: Path, words: tuple[str, .
 
 def test_the_protocols_are_listed() -> None:
     assert "paper-self" in run("protocols").stdout
+
+
+def test_every_command_of_the_page_works(home: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = (Path(__file__).parents[2] / "docs" / "eval.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        done = run(*shlex.split(line)[2:])
+        assert done.exit_code == 0 and done.stdout, (line, done.stderr)
+
+
+def test_the_page_names_every_kind_of_question_and_every_column() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "eval.md").read_text(encoding="utf-8")
+    assert all(f"| `{kind}` |" in page for kind in get_args(Kind))
+    assert all(f"`{column}`" in page for column in {task.column for task in library_tasks()})
