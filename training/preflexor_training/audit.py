@@ -82,7 +82,7 @@ class Audit:
             return
         kinds = sorted(self.dropped, key=lambda kind: -self.dropped[kind])
         told = "; ".join(f"{self.dropped[kind]} {kind} ({KINDS[kind]})" for kind in kinds)
-        first = f", the first {self.examples[0].id}: {self.examples[0].reason}" if self.examples else ""
+        first = f", the first {self.examples[0].id!r:.60}: {self.examples[0].reason!r:.200}" if self.examples else ""
         raise InputError(
             f"{self.rows - self.kept} of {self.rows} rows cannot be trained on, more than data.damaged_share ="
             f" {most_damaged:g}: {told}{first}; {_remedy(kinds[0])}"
@@ -157,7 +157,7 @@ def summary(kept: Sequence[Masked], drops: Sequence[Drop]) -> Audit:
 
 def _check_id(pair: Pair, seen: set[str]) -> None:
     if pair.id in seen:
-        raise Damaged("repeated", f"another row has the id {pair.id!r}")
+        raise Damaged("repeated", f"another row has the id {pair.id!r:.60}")
     seen.add(pair.id)
 
 

@@ -56,6 +56,15 @@ class Tags(Strict):
     thinking: Literal["<|thinking|>", "<think>"] = "<|thinking|>"
     """Opening tag of the thinking. Published: `<|thinking|>`; `<think>` is what most open models know already."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.mode == "text" and self.thinking != "<think>":
+            raise ValueError(
+                f'mode is "text" with thinking = "{self.thinking}", which the agents look for as a token; set'
+                ' thinking = "<think>"'
+            )
+        return self
+
 
 class Mask(Strict):
     """Which tokens of a reply are left out of the loss. The model attends to all of them in any case."""

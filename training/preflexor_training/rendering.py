@@ -4,6 +4,7 @@ The prompt is what the tokenizer's own chat template makes of the turns, up to w
 thinking, reflection and answer between their tags, and what ends a turn. Texts of a row never become control tokens.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -172,8 +173,7 @@ def _pieces(reply: Reply, renderer: Renderer, *, opened: bool) -> tuple[list[_Pi
     """
     thought: list[_Piece] = []
     if reply.thinking is not None:
-        thought = list(_tagged(reply.thinking, renderer, renderer.marks, "thinking"))
-        thought = [piece for piece in thought if not (opened and piece.what == "open")]
+        thought = list(_tagged(reply.thinking, renderer, renderer.marks, "thinking"))[2 if opened else 0 :]
     elif opened:
         thought = [_Piece(Span(renderer.marks.close, trusted=True), "text")]
     rest: list[_Piece] = []
@@ -186,7 +186,7 @@ def _pieces(reply: Reply, renderer: Renderer, *, opened: bool) -> tuple[list[_Pi
 
 
 def _tagged(text: str, renderer: Renderer, marks: Marks, channel: Channel) -> Iterator[_Piece]:
-    """A section; the white space that belongs to a mark stands beside the tag, not in it."""
+    """A section: two pieces that open it, the words, three that close it. A mark's white space is not in its tag."""
     opens, closes = marks.open.strip(), marks.close.strip()
     before, _, after = marks.close.partition(closes)
     yield _Piece(Span(opens, trusted=True), "open", channel)
@@ -246,13 +246,25 @@ def _around_reply(template: ChatTemplate, vocabulary: HfVocabulary, *, eos: str)
             before, after = "".join(s.text for s in spans[:said]), "".join(s.text for s in spans[said + 1 :])
             break
     lead = before.removeprefix(opened) if before.startswith(opened) else ""
-    ends = [(at, text) for text in vocabulary.special if (at := after.find(text)) >= 0]
-    if ends:
-        at, text = min(ends, key=lambda end: (end[0], -len(end[1])))
-        return lead if not lead.strip() else "", after[: at + len(text)]
-    if not eos:
+    end = _end_of_turn(after, vocabulary) or eos
+    if not end:
         raise ModelError("neither the chat template nor the tokenizer says what ends a turn; name its eos_token")
-    return lead if not lead.strip() else "", eos
+    return lead if lead.isspace() and "\n" not in lead else "", end
+
+
+def _end_of_turn(after: str, vocabulary: HfVocabulary) -> str:
+    """The text behind a reply up to the token that a reply is over at; empty if no control token stands there."""
+    control = re.compile("|".join(map(re.escape, sorted(vocabulary.special, key=len, reverse=True))) or r"(?!)")
+    first = control.search(after)
+    if first is None:
+        return ""
+    token = first
+    while not vocabulary.ends(vocabulary.special[token[0]]):
+        following = control.match(after, token.end())
+        if following is None:
+            return after[: first.end()]
+        token = following
+    return after[: token.end()]
 
 
 def _opens_thinking(spans: Sequence[Span], marks: Marks) -> bool:

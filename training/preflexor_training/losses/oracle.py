@@ -25,6 +25,8 @@ class Side:
     """Tokens in the loss."""
     reference: F64 | None = None  # (L,)
     """None for a loss that needs none."""
+    labels: NDArray[np.bool_] | None = None  # (L,)
+    """Tokens that ORPO's likelihood can be over; None is all of them, False is an inserted pad."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +132,18 @@ def _weights(mask: NDArray[np.bool_], *, mean: bool) -> F64:
 
 def _nll(pairs: Sequence[PairLogProbs], phase: Phase) -> tuple[float, list[Gradient]]:
     whole = phase.nll_scope == "all"
-    kept = [p.chosen.mask if phase.nll_scope == "unmasked" else np.ones(p.chosen.mask.shape, np.bool_) for p in pairs]
+    kept = [p.chosen.mask if phase.nll_scope == "unmasked" else _labels(p.chosen) for p in pairs]
     count = max(sum(int(mask.sum()) + whole * len(p.prompt) for p, mask in zip(pairs, kept, strict=True)), 1)
     total = sum(p.chosen.policy.sum(where=mask) + whole * p.prompt.sum() for p, mask in zip(pairs, kept, strict=True))
     gradients = [
-        Gradient(np.full(p.prompt.shape, -float(whole) / count), -mask / count, np.zeros(p.rejected.mask.shape))
+        Gradient(np.full(p.prompt.shape, -float(whole) / count), mask / -count, np.zeros(p.rejected.mask.shape))
         for p, mask in zip(pairs, kept, strict=True)
     ]
     return -float(total) / count, gradients
+
+
+def _labels(side: Side) -> NDArray[np.bool_]:
+    return np.ones(side.mask.shape, np.bool_) if side.labels is None else side.labels
 
 
 def _slopes(chosen: F64, rejected: F64, phase: Phase) -> _Slopes:
