@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from preflexor_agents import packs
 from preflexor_agents.backends.base import Completion, Request, complete
@@ -16,7 +15,7 @@ from preflexor_training.forge import contexts, variants
 from preflexor_training.forge.asking import row_seed
 from preflexor_training.forge.rows import Ran, run_steps
 from preflexor_training.forge.settings import ForgeSettings
-from preflexor_training.forge.steps import Call, Job
+from preflexor_training.forge.steps import Ask, Call, Job
 
 LIBRARY = Path(__file__).parents[2] / "preflexor_agents" / "data" / "library"
 GRAPH = {
@@ -31,6 +30,7 @@ TASKS = {
     "write down what the passages say": "enrichment",
     "from all passages, write down": "background",
     "write the knowledge graph": "graph",
+    "write how these nodes": "edges",
     "write the abstract pattern": "pattern",
     "say in one paragraph where else": "pattern_context",
     "write down": "category",
@@ -69,6 +69,8 @@ def teach(request: Request) -> Reply:
             return f"Why is {name} known for its {words}, and what follows from it?"
         case "graph":
             return json.dumps(GRAPH)
+        case "edges":
+            return json.dumps({"edges": GRAPH["edges"]})
         case "pattern":
             return "α → β → γ\nα: tablets\nβ: cracks\nγ: toughness\nα ∝ γ\nWhat stops cracks makes tough."
         case "patterns":
@@ -123,15 +125,20 @@ class Made:
         return str(self.ran.fall or "")
 
 
-def make(store: Store, settings: ForgeSettings, teacher: Any, *, number: int = 0) -> Made:
+def make(store: Store, settings: ForgeSettings, teacher: Teacher, *, number: int = 0) -> Made:
     """One row, without its rejected side."""
+    return asyncio.run(made_with(store, settings, teacher.ask, number=number))
+
+
+async def made_with(store: Store, settings: ForgeSettings, ask: Ask, *, number: int = 0) -> Made:
+    """One row, without its rejected side, of whatever answers."""
     corpus = contexts.survey(store, settings)
     job = Job(
         number=number,
         seed=row_seed(settings, number),
         passages=contexts.draw(corpus, number=number),
         pack=packs.load(settings.pack),
-        ask=teacher.ask,
+        ask=ask,
         retrieve=contexts.retriever(store),
     )
-    return Made(job, asyncio.run(run_steps(variants.steps(settings), lambda _: job)))
+    return Made(job, await run_steps(variants.steps(settings), lambda _: job))

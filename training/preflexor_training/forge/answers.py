@@ -13,7 +13,7 @@ from preflexor_training.pairs import Reply
 
 Run = Callable[[Job, Values], Awaitable[Written]]
 
-_VERDICT = re.compile(r"\W*\bverdict\W{0,8}(?:sound|revise)\b[\s\W]*", re.IGNORECASE)
+_VERDICT = re.compile(r"[\s*_#>-]*\bverdict\W{0,8}(?:sound|revise)\b\W*", re.IGNORECASE)
 _LEAST_REFLECTION = 3
 """Words; fewer say nothing that an answer could heed."""
 
@@ -54,7 +54,7 @@ def reflected(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step,
 
     async def revise(job: Job, values: Values) -> Written:
         if values["critique"].counts["reflection_sound"]:
-            return _gated(settings, values, Written(text=values["draft"].text))
+            return Written(text=_gated(settings, values, values["draft"]).text)
         parts = _before(values, ("thinking", "draft", "critique"))
         task = prompts.REVISE_SHORT if marks else prompts.REVISE
         messages = prompts.turns(given(job, values), *parts, task)

@@ -1,13 +1,15 @@
 """Where a row's passages come from: a shuffled corpus, a search for each topic, what is related, walks in the graph.
 
 What is drawn follows from the seed, the row's number and the documents alone, whatever order they were ingested in.
-What models wrote, findings, is never drawn. Texts are read only of the chunks that are drawn.
+What models wrote, findings, is never drawn, and neither are lists of references and the like. Texts are read only of
+the chunks that are drawn.
 """
 
 import asyncio
 import hashlib
 import math
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,6 +29,13 @@ MOST_ENTITIES = 5000
 """Walks begin at one of the best connected entities, at most so many."""
 _SPARE = 20
 """More than is wanted is asked for, as findings are taken out."""
+_NO_CONTENT = re.compile(
+    r"(?:^|> )\W*(?:\d+\.?\s+)?(?:references?|bibliography|sources|literature(?: cited)?|works cited|"
+    r"acknowledge?ments?|further reading|author contributions?|funding|"
+    r"(?:conflicts?|competing) (?:of )?interests?)\W*$",
+    re.IGNORECASE,
+)
+"""Parts of a document that no question is to be made of."""
 _TRIES = 8
 _LONGEST_WALK = 6
 _FAN_OUT = 12
@@ -53,7 +62,7 @@ def survey(store: Store, settings: ForgeSettings) -> Corpus:
         InputError: there is nothing to draw from, or the questions cannot be read; names the remedy.
         StoreError: the store could not be read.
     """
-    keys = picking.chunk_keys(store.path)
+    keys = [key for key in picking.chunk_keys(store.path) if not _NO_CONTENT.search(key.headings)]
     if not keys:
         raise InputError(f"store {shown(store.path)} holds no documents; ingest some: preflexor ingest PATH")
     if settings.contexts == "topic" and not any(topic.strip() for topic in settings.topics):
@@ -79,7 +88,7 @@ def survey(store: Store, settings: ForgeSettings) -> Corpus:
 def draw(corpus: Corpus, *, number: int) -> tuple[Passage, ...]:
     """The passages of a row, at most `settings.passages`, no chunk twice; the best or first drawn comes first.
 
-    `random` deals out all chunks, shuffled, before one comes again; refreshes go on where the one before ended. Once
+    `random` deals out the chunks, shuffled, before one comes again; refreshes go on where the one before ended. Once
     all were dealt out, they are dealt again in another order. A row of a given question has what a search finds for it.
 
     Raises:

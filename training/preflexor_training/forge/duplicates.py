@@ -1,7 +1,7 @@
 """Questions that a run has asked before, nearly in the same words.
 
 Two questions are near duplicates if the stems of their telling words overlap by LEAST_LIKE (Jaccard). Candidates come
-from prefix filtering (Chaudhuri, Ganti and Kaushik 2006, "A primitive operator for similarity joins"), which misses none.
+from prefix filtering (Chaudhuri, Ganti and Kaushik 2006, "A primitive operator for similarity joins"): none is missed.
 """
 
 import math
@@ -16,17 +16,19 @@ LEAST_LIKE = 0.75
 MOST_SWAPS = 2
 """A question in which so many names stand for others, and nothing else, asks something else."""
 _LONGEST_SWAP = 4
+_NOT = "not"
+"""Stands for every negation; one that only one of two questions has makes them two."""
 
 
 class AskedBefore:
-    """The questions of a run's kept rows so far; told in order of the rows' numbers, it always decides alike."""
+    """The questions of a run that were let through so far; told in order of the rows, it always decides alike."""
 
     def __init__(self) -> None:
         self._questions: dict[int, tuple[str, list[str]]] = {}
         self._by_stem: dict[str, list[int]] = defaultdict(list)
 
     def take(self, number: int, question: str) -> None:
-        """Remember the question of a row that is to be kept.
+        """Let the question of a row through, and remember it.
 
         Raises:
             Dropped: a row before asks nearly the same (`duplicate`); it is not remembered.
@@ -45,7 +47,7 @@ class AskedBefore:
 def alike(a: list[str], b: list[str]) -> bool:
     """Whether two lists of stems are near duplicates: mostly the same, and not the same with other names put in."""
     shared, either = len({*a} & {*b}), len({*a} | {*b})
-    return shared >= LEAST_LIKE * either and not _swapped(a, b)
+    return shared >= LEAST_LIKE * either and (_NOT in a) == (_NOT in b) and not _swapped(a, b)
 
 
 def _swapped(a: list[str], b: list[str]) -> bool:
@@ -59,7 +61,7 @@ def _swapped(a: list[str], b: list[str]) -> bool:
 def _telling(question: str) -> list[str]:
     """Stems in order, without words that any question has; all words, where there are no others."""
     said = words(question)
-    found = ["not" if word in NEGATIONS else stem(word) for word in said if word not in STOP_WORDS]
+    found = [_NOT if word in NEGATIONS else stem(word) for word in said if word not in STOP_WORDS]
     return [word for word in found if word not in ASKING] or said
 
 

@@ -85,12 +85,12 @@ ASKING = frozenset(
         re.findall(
             r"\S+",
             """affect allow analyse analyze answer aspect cause change compare condition consequence consider context
-            contribute describe detail determine differ difference discuss effect enable enhance ensure evaluate example
-            explain factor feature function give help impact implication importance important improve include influence
-            interplay involve key lead main make mean mechanism might occur overall particular play possible potential
-            primary principle process propose provide question reason relate relation relationship result role several
-            show significance significant specific specifically state suggest term type underlying understand use
-            various way work""",
+            contribute describe detail determine differ difference discuss effect enable enhance ensure evaluate
+            example explain factor feature follow function give help impact implication importance important improve
+            include influence interplay involve key know known lead main make mean mechanism might occur overall
+            particular play possible potential primary principle process propose provide question reason relate
+            relation relationship result role several show significance significant specific specifically state
+            suggest term type underlying understand use various way work""",
         ),
     )
 )

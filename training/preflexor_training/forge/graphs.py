@@ -6,7 +6,7 @@ both its ends and a relation of the domain pack, whatever the teacher wrote.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,29 +72,46 @@ def schema(pack: Pack, *, typed: bool) -> dict[str, Any]:
     )
 
 
-def read(reply: str, pack: Pack) -> ConceptGraph:
+def edges_schema(pack: Pack, nodes: Sequence[str]) -> dict[str, Any]:
+    """The JSON schema of edges between these nodes only, so that none can dangle or end where it begins."""
+    relation = {"enum": list(pack.relations)}
+    edges = [
+        _object({"source": {"enum": [node]}, "relation": relation, "target": {"enum": [n for n in nodes if n != node]}})
+        for node in nodes
+    ]
+    return _object({"edges": {"type": "array", "items": {"anyOf": edges}, "minItems": 1, "maxItems": 2 * len(nodes)}})
+
+
+def read(reply: str, pack: Pack, *, nodes_from: str = "") -> ConceptGraph:
     """The graph in a teacher's reply, without what does not belong into one.
+
+    Args:
+        reply: The teacher's JSON.
+        pack: Says which relations and types there are.
+        nodes_from: The reply that holds the nodes, where this one has only edges.
 
     Raises:
         Dropped: it is no JSON of that form (`bad_json`), or no edge of it can be kept (`no_graph`).
     """
-    try:
-        said = json.loads(reply)
-    except (ValueError, RecursionError):
-        raise Dropped("bad_json", f"the graph is no JSON: {reply[:60]!r}") from None
-    if not isinstance(said, dict) or not all(isinstance(said.get(key), list) for key in ("nodes", "edges")):
-        raise Dropped("bad_json", f"the graph has no lists of nodes and edges: {reply[:60]!r}")
     counts: Counter[str] = Counter()
-    nodes = _nodes(said["nodes"], pack, counts)
-    edges = tuple(dict.fromkeys(_edges(said["edges"], nodes, pack, counts)))
+    nodes = _nodes(_listed(nodes_from or reply, "nodes"), pack, counts)
+    listed = _listed(reply, "edges")
+    edges = tuple(dict.fromkeys(_edges(listed, nodes, pack, counts)))
     if not edges:
-        raise Dropped(
-            "no_graph", f"none of {len(said['edges'])} edges has both ends among the nodes and a known relation"
-        )
+        raise Dropped("no_graph", f"none of {len(listed)} edges has both ends among the nodes and a known relation")
     tied = {id for edge in edges for id in (edge.source, edge.target)}
     kept = {id: marks for id, marks in nodes.values() if id in tied}
     counts["nodes_alone"] = len(nodes) - len(kept)
     return ConceptGraph(nodes=kept, edges=edges, counts=+counts)
+
+
+def names(reply: str, pack: Pack) -> tuple[str, ...]:
+    """The nodes of a reply whose edges are of no use; none, if edges between them could not be of use either."""
+    try:
+        found = tuple(id for id, _ in _nodes(_listed(reply, "nodes"), pack, Counter()).values())
+    except Dropped:
+        return ()
+    return found if len(found) > 1 else ()
 
 
 def longest_chain(graph: ConceptGraph) -> tuple[str, ...]:
@@ -104,7 +121,7 @@ def longest_chain(graph: ConceptGraph) -> tuple[str, ...]:
         after[edge.source].append(edge.target)
     best: tuple[str, ...] = ()
     budget = 20_000
-    walks = [(id,) for id in reversed(list(graph.nodes))]
+    walks: list[tuple[str, ...]] = [(id,) for id in reversed(list(graph.nodes))]
     while walks and budget:
         budget -= 1
         walk = walks.pop()
@@ -124,6 +141,18 @@ def abstract(graph: ConceptGraph) -> str:
 def has_pattern(text: str) -> bool:
     """Whether the thinking holds an abstract pattern that can be read back."""
     return bool(tagged.parse(text).patterns)
+
+
+def _listed(reply: str, key: str) -> list[Any]:
+    """A list in a JSON object; models that are held to a grammar put line breaks into strings."""
+    try:
+        said = json.loads(reply, strict=False)
+    except (ValueError, RecursionError):
+        raise Dropped("bad_json", f"the graph is no JSON: {reply[:60]!r}") from None
+    listed = said.get(key) if isinstance(said, dict) else None
+    if not isinstance(listed, list):
+        raise Dropped("bad_json", f"the graph has no list of {key}: {reply[:60]!r}")
+    return listed
 
 
 def _object(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:

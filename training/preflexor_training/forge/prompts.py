@@ -78,6 +78,12 @@ CHECK = (
 )
 
 
+EDGES = (
+    "Task: write how these nodes are related as JSON: edges with source, relation and target, each end one of the "
+    "nodes and no node related to itself. Only what the passages bear out."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What the calls of a row stand on."""

@@ -13,7 +13,8 @@ from preflexor_training.forge.steps import Dropped, Job, Step, Values
 _CHECKED = ("stands_alone", "answerable", "gives_away")
 _CHECK_TOK = 64
 _LABEL = re.compile(
-    r"\A\s*(?:[-*#>]+\s+)?(?:\d{1,2}[.)]\s+)?[*_#\s]*(?:(?:expert\s+|exam(?:ination)?\s+)?question(?:\s+\d+)?\s*[*_]*\s*[:.]|q\s*\d*\s*[:.])[*_\s]*",
+    r"\A\s*(?:[-*#>]+\s+)?(?:\d{1,2}[.)]\s+)?"
+    r"(?:[*_#\s]*(?:(?:expert\s+|exam(?:ination)?\s+)?question(?:\s+\d+)?|q\s*\d*)\s*[*_]*\s*[:.][*_\s]*)?",
     re.IGNORECASE,
 )
 _OTHER_PART = re.compile(

@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from preflexor_agents.events import Passage
 from preflexor_agents.packs import Category, Pack
@@ -21,7 +22,7 @@ GRAPH_HEADING = "Knowledge Graph"
 """The published name of the graph's part; it was published twice over, here it stands once."""
 CONCEPTS, PATTERN, PATTERN_CONTEXT = "Core Concepts and Relationships", "Abstract Pattern", "Pattern Context"
 TRIES = 2
-"""How often a graph or a pattern is asked for until it can be read."""
+"""How often a pattern is asked for until it can be read."""
 _NOTHING = re.compile(
     r"""^\W*(?:(?:none|nothing|n/?a|empty(?:\s+string)?|not\s+applicable|unknown)\W*$
     |(?:there\s+(?:is|are)\s+)?(?:no|none|nothing)\s+(?:relevant|specific|explicit|such|additional|further|information|other)\b[^.\n]{0,80}\W*$
@@ -63,7 +64,7 @@ def enrichment(settings: ForgeSettings) -> Step:
         base = Given(pack=job.pack, passages=job.passages, question=values["question"].text, found=found)
         asked = call(job, "enrichment", prompts.turns(base, prompts.ENRICH), settings.teacher_drawing)
         written = taken(await job.ask(asked))
-        return Written(text=written.text, passages=found, counts=written.counts)
+        return replace(written, text="" if said_nothing(written.text) else written.text, passages=found)
 
     return Step(name="enrichment", needs=("question",), run=run)
 
@@ -150,7 +151,7 @@ def joined(parts: Mapping[str, Written]) -> Thinking:
             counts["categories_empty"] += 1
     if not said:
         raise Dropped("empty_thinking", f"none of {len(parts)} categories says anything")
-    text = "".join(f"**{name}**:\n\n{text}\n\n" for name, text in said)
+    text = "\n\n".join(f"**{name}**:\n\n{text}" for name, text in said)
     return Thinking(categories=tuple(said), text=text, counts=+counts)
 
 
@@ -161,31 +162,39 @@ def said_nothing(text: str) -> bool:
 
 def _category(settings: ForgeSettings, wanted: Category) -> Run:
     async def run(job: Job, values: Values) -> Written:
-        base, found = given(job, values), ()
-        task = prompts.category(wanted)
+        base, task = given(job, values), prompts.category(wanted)
+        found: tuple[Passage, ...] = ()
         if wanted.retrieved:
             found = await _beyond(job, f"{base.question} {wanted.name}", base.context, settings.passages)
             task = prompts.background(wanted)
         messages = prompts.turns(base, *prompts.more(base, found), task)
         asked = call(job, step_of(wanted), messages, settings.teacher_drawing, may_be_empty=True)
         written = taken(await job.ask(asked))
-        text = "" if said_nothing(written.text) else written.text
-        return Written(text=text, passages=found, counts=written.counts)
+        return replace(written, text="" if said_nothing(written.text) else written.text, passages=found)
 
     return run
 
 
 def _graph(settings: ForgeSettings, *, typed: bool) -> Callable[[Job, Values], Awaitable[ConceptGraph]]:
+    """A graph; where no edge of the first reply can be kept, edges between its nodes are asked for, held to these."""
+
     async def run(job: Job, values: Values) -> ConceptGraph:
-        before = _blocks(values, ("brainstorm",) if typed else ())
-        messages = prompts.turns(given(job, values), *before, prompts.graph(job.pack, typed=typed))
+        base, before = given(job, values), _blocks(values, ("brainstorm",) if typed else ())
+        messages = prompts.turns(base, *before, prompts.graph(job.pack, typed=typed))
         schema = graphs.schema(job.pack, typed=typed)
-        for attempt in range(TRIES):
-            asked = call(job, "graph", messages, settings.teacher_drawing, attempt=attempt, json_schema=schema)
-            reply = (await job.ask(asked)).answer
-            with suppress(Dropped):
-                return graphs.read(reply, job.pack)
-        return graphs.read(reply, job.pack)
+        ask = partial(call, job, "graph", drawing=settings.teacher_drawing)
+        first = (await job.ask(ask(messages, json_schema=schema))).answer
+        with suppress(Dropped):
+            return graphs.read(first, job.pack)
+        names = graphs.names(first, job.pack)
+        if not names:
+            again = await job.ask(ask(messages, json_schema=schema, attempt=1))
+            return graphs.read(again.answer, job.pack)
+        listed = prompts.section("Nodes", "\n".join(names))
+        messages = prompts.turns(base, *before, listed, prompts.EDGES)
+        schema = graphs.edges_schema(job.pack, names)
+        edges = await job.ask(ask(messages, json_schema=schema, attempt=1))
+        return graphs.read(edges.answer, job.pack, nodes_from=first)
 
     return run
 
@@ -244,7 +253,7 @@ def _pattern_context(settings: ForgeSettings) -> Run:
         asked = call(job, "pattern_context", messages, settings.teacher_drawing, may_be_empty=True)
         written = taken(await job.ask(asked))
         text = "" if said_nothing(written.text) else _unheaded(written.text, PATTERN_CONTEXT)
-        return Written(text=text, passages=found, counts=written.counts)
+        return replace(written, text=text, passages=found)
 
     return run
 
@@ -252,7 +261,8 @@ def _pattern_context(settings: ForgeSettings) -> Run:
 def _block_step(settings: ForgeSettings, name: str, task: str, before: tuple[str, ...]) -> Run:
     async def run(job: Job, values: Values) -> Written:
         messages = prompts.turns(given(job, values), *_blocks(values, before), task)
-        return taken(await job.ask(call(job, name, messages, settings.teacher_drawing)), tags=graphs.TAGS)
+        written = taken(await job.ask(call(job, name, messages, settings.teacher_drawing)), tags=graphs.TAGS)
+        return replace(written, text="") if said_nothing(written.text) else written
 
     return run
 

@@ -76,6 +76,7 @@ def assemble(job: Job, values: Values) -> Made:
     counts: Counter[str] = Counter()
     for value in values.values():
         counts.update(getattr(value, "counts", {}))
+    counts = +counts
     if chosen.answer:
         claims = citations.claims(chosen.answer)
         counts["claims"] = len(claims)
