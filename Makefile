@@ -9,7 +9,7 @@ RUNTIME := $(VENV)/.setup
 DEV := $(VENV)/.setup-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench clean
+.PHONY: help setup setup-dev demo test check format bench docs clean
 
 help:
 	@echo 'make setup      .venv with what preflexor needs to run (no torch); compiles llama.cpp the first time'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check      format, lint, types and layers'
 	@echo 'make format     rewrite the sources in the agreed format'
 	@echo 'make bench      the benchmarks'
+	@echo 'make docs       the documentation as a site in build/site'
 	@echo 'make clean      remove .venv; compiled wheels stay in the cache'
 	@echo 'PYTHON=python3.12 make setup picks another interpreter.'
 
@@ -41,7 +42,7 @@ $(RUNTIME): $(SOURCES) | $(BIN)/python
 # torch goes first and exactly: any other way to ask for it may replace a build without CUDA by one of several GB.
 $(DEV): $(RUNTIME)
 	$(PIP) install --constraint constraints.txt torch==$(shell sed -n 's/^torch==//p' constraints.txt)
-	$(PIP) install --constraint constraints.txt --editable '.[dev,train,quantize,tui,web,graph]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,docs,train,mlx,ray,quantize,tui,web,graph]'
 	@touch $@
 
 demo: setup
@@ -62,6 +63,9 @@ format: setup-dev
 
 bench: setup-dev
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+docs: setup-dev
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV)
