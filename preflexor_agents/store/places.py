@@ -15,11 +15,15 @@ def page_at(db: Database, source: str, start: int) -> int | None:
 
 def stands(db: Database, citation: Citation) -> bool:
     """Whether the quote stands in the document at exactly its place and page; in a read transaction."""
-    if not 0 <= citation.start < citation.end < 1 << 31:
-        return False
-    sql = "SELECT substr(text, ?, ?) FROM document WHERE source = ?"
-    place = (citation.start + 1, citation.end - citation.start, citation.source)
-    row = db.conn.execute(sql, place).fetchone()
-    if row is None or row[0] != citation.quote:
+    if not citation.quote or words(db, citation.source, citation.start, citation.end) != citation.quote:
         return False
     return citation.page == page_at(db, citation.source, citation.start)
+
+
+def words(db: Database, source: str, start: int, end: int) -> str:
+    """What a document says between two offsets; empty if there is no such document or place."""
+    if not 0 <= start < end < 1 << 31:
+        return ""
+    sql = "SELECT substr(text, ?, ?) FROM document WHERE source = ?"
+    row = db.conn.execute(sql, (start + 1, end - start, source)).fetchone()
+    return row[0] if row else ""

@@ -251,6 +251,11 @@ class Store:
         with self._using(), driver.reading(self._db):
             return places.stands(self._db, citation)
 
+    def words(self, source: str, start: int, end: int) -> str:
+        """What a document says from one character offset to another; empty if it is not in the store."""
+        with self._using(), driver.reading(self._db):
+            return places.words(self._db, source, start, end)
+
     def stats(self) -> StoreStats:
         """What the store holds and how it searches."""
         with self._using(), driver.reading(self._db):

@@ -67,11 +67,11 @@ def draw(folder: Path) -> tuple[Path, ...]:
                 axes.axvline(edge, color="0.85", linewidth=0.6, zorder=0)
             axes.set(title=picture.title, xlabel="optimizer step", ylabel=picture.unit)
             axes.legend(frameon=False)
-            made.append(_saved(figure, out / picture.name))
+            made.append(save(figure, out / picture.name))
     return tuple(made)
 
 
-def _saved(figure: "Figure", stem: Path) -> Path:  # type: ignore[name-defined]  # noqa: F821
+def save(figure: "Figure", stem: Path) -> Path:  # type: ignore[name-defined]  # noqa: F821
     """Write both files, each under its name only when it is whole."""
     try:
         stem.parent.mkdir(exist_ok=True)

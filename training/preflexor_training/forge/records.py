@@ -24,7 +24,8 @@ from preflexor_training.pairs import Pair, Reply
 SCHEMA = 1
 """Version of a line; a reader of a later version reads this one."""
 _SHA256 = re.compile("[0-9a-f]{64}")
-_UNPAIRED = re.compile("[\ud800-\udfff]")
+UNPAIRED = re.compile("[\ud800-\udfff]")
+"""Half a character; no file can hold one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Row:
     number: int
     state: Literal["kept", "dropped", "failed"]
     reason: str = ""
-    """Kind of the drop or failure and its words, as `duplicate: …`."""
+    """Kind of the drop or failure and its words, as `duplicate: …`; of a row that was imported, where it came from."""
     variant: Variant
     phase: Literal[1, 2]
     round: int
@@ -136,7 +137,7 @@ def from_json(data: object, *, where: str = "the row") -> Row:
 
 def to_line(row: Row) -> str:
     """The row as a line of the log, its end included. Half characters, which no file can hold, are replaced."""
-    return _UNPAIRED.sub("\ufffd", json.dumps(to_json(row), ensure_ascii=False, allow_nan=False)) + "\n"
+    return UNPAIRED.sub("\ufffd", json.dumps(to_json(row), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def from_line(line: bytes, *, where: str = "the line") -> Row:
