@@ -1,6 +1,7 @@
 """Which tokens are in the loss, on random layouts of tags."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,32 @@ settings_ = st.builds(
     redraw=st.booleans(),
     reflection=st.booleans(),
 )
+
+
+def drawing() -> str:
+    """The figure of the page: a token per column, its mark under it for each mask."""
+    thought = ["<|thinking|>", "layers", "slide", "and", "cracks", "turn", "<|/thinking|>"]
+    words = [*thought, "<|reflect|>", "sure", "?", "<|/reflect|>", "it", "bends", "<|end|>"]
+    made = TokenizedReply(
+        ids=np.arange(len(words), dtype=np.int32),
+        sections=(Section("thinking", 0, 1, 6, 7), Section("reflection", 7, 8, 10, 11)),
+    )
+    shown: dict[str, Mask] = {
+        "none": Mask(),
+        "answer_only": Mask(kind="answer_only"),
+        "  keep_tag = false": Mask(kind="answer_only", keep_tag=False),
+        "  reflection = true": Mask(kind="answer_only", reflection=True),
+        "fraction": Mask(kind="fraction"),
+        "  fraction = 0.5": Mask(kind="fraction", fraction=0.5),
+        "  reflection = true ": Mask(kind="fraction", reflection=True),
+        "  keep_tag = false ": Mask(kind="fraction", keep_tag=False),
+    }
+    lines = [f"{'':22}{' '.join(words)}"]
+    for name, mask in shown.items():
+        kept = loss_mask(made, mask, key="figure")
+        marks = [("#" if k else ".") * len(word) for word, k in zip(words, kept, strict=True)]
+        lines.append(f"{name.rstrip() if name.startswith('  ') else name:22}{' '.join(marks)}")
+    return "\n".join(lines)
 
 
 def pair_of(chosen: TokenizedReply, rejected: TokenizedReply | None = None, *, name: str = "row") -> TokenizedPair:
@@ -148,3 +175,8 @@ def test_a_mask_that_leaves_nothing_is_damage() -> None:
     for mask in (Mask(kind="answer_only", keep_tag=False), Mask(kind="fraction", keep_tag=False)):
         with pytest.raises(Damaged, match=r"nothing_left: a mask of .* leaves none of a reply's 5 tokens"):
             loss_mask(everything, mask, key=KEY)
+
+
+def test_the_page_draws_the_masks_as_they_are() -> None:
+    page = Path(__file__).parents[2] / "docs" / "training_core.md"
+    assert drawing() in page.read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ def _table(model: BaseModel, place: tuple[str, ...], told: set[str]) -> Iterator
     for name, value in values.items():
         if value is not None and name not in later:
             yield from comment(name)
-            yield f"{name} = {_value(value)}"
+            yield f"{name} = {word(value)}"
     for name, value in later.items():
         path = ".".join((*place, name))
         for item in value if isinstance(value, tuple) else (value,):
@@ -57,12 +57,13 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, BaseModel) or (isinstance(value, tuple) and any(isinstance(v, BaseModel) for v in value))
 
 
-def _value(value: Any) -> str:
+def word(value: Any) -> str:
+    """A plain value as TOML writes it. Raises TypeError if it has no word for it."""
     match value:
         case bool():
             return "true" if value else "false"
         case Enum():
-            return _value(value.value)
+            return word(value.value)
         case int():
             return str(value)
         case float():
@@ -70,5 +71,5 @@ def _value(value: Any) -> str:
         case str() | Path():
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
         case tuple() | list():
-            return f"[{', '.join(map(_value, value))}]"
+            return f"[{', '.join(map(word, value))}]"
     raise TypeError(f"TOML has no word for {type(value).__name__}")

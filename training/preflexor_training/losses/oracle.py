@@ -95,16 +95,13 @@ def preference_loss(pairs: Sequence[PairLogProbs], phase: Phase) -> Result:
             extra = nll_gradients[n]
             made = Gradient(made.prompt + extra.prompt, made.chosen + extra.chosen, made.rejected)
         gradients.append(made)
-    sums = (chosen, rejected)
     if means and not free:  # rewards are told in nats of the whole reply, whatever the loss normalises by
-        sums = tuple(
-            np.array([_score(side, mean=False, free=False) for side in sides])
-            for sides in ([p.chosen for p in pairs], [p.rejected for p in pairs])
-        )
+        chosen = np.array([_score(pair.chosen, mean=False, free=False) for pair in pairs])
+        rejected = np.array([_score(pair.rejected, mean=False, free=False) for pair in pairs])
     return Result(
         loss=float(slopes.loss.mean()) + nll,
         nll=nll,
-        margins=phase.beta * (sums[0] - sums[1]),
+        margins=phase.beta * (chosen - rejected),
         gradients=tuple(gradients),
     )
 
