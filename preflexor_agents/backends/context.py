@@ -7,10 +7,9 @@ from typing import NamedTuple
 import llama_cpp
 
 from preflexor_agents.backends.cancel import CancelFlag
+from preflexor_agents.backends.pieces import PIECE_TOK
 from preflexor_agents.errors import BackendError
 
-PIECE_TOK = 64
-"""Prompt tokens per call of llama.cpp: within 4 % of the speed of 512 on CPU, and short enough to cancel on a GPU."""
 SEQUENCES = 32
 """Sequences that a context can tell apart: those being written and those kept for their beginnings."""
 RECURRENT_SEQUENCES = 8
@@ -49,7 +48,7 @@ class _Rows:
 
     def filled(self, rows: Sequence[Row]) -> llama_cpp.llama_batch:
         count = len(rows)
-        tokens, positions, sequences, wanted = zip(*rows, strict=True)
+        tokens, positions, sequences, wanted = map(list, zip(*rows, strict=True))
         self._tokens[:count] = tokens
         self._positions[:count] = positions
         self._sequences[:count] = sequences

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import llama_cpp
 
-from preflexor_agents.backends.context import PIECE_TOK, RECURRENT_SEQUENCES, SEQUENCES, Context
+from preflexor_agents.backends.context import RECURRENT_SEQUENCES, SEQUENCES, Context
+from preflexor_agents.backends.pieces import PIECE_TOK
 from preflexor_agents.errors import ModelError
 
 CACHE_BYTES = 1 << 30

@@ -6,10 +6,13 @@ PIECE_TOK = 64
 """Prompt tokens of one call: within 4 % of the speed of 512 on CPU, and short enough to cancel on a GPU."""
 
 
-def shared_tok(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens of whole pieces that both begin with, at least one token of `b` left out."""
-    most = max(0, min(len(a), len(b) - 1)) // PIECE_TOK * PIECE_TOK
-    for start in range(0, most, PIECE_TOK):
-        if a[start : start + PIECE_TOK] != b[start : start + PIECE_TOK]:
-            return start
-    return most
+def shared_tok(a: Sequence[int], b: Sequence[int], *, step: int = PIECE_TOK) -> int:
+    """Tokens that both begin with, in whole steps, at least one token of `b` left out."""
+    same, most = 0, max(0, min(len(a), len(b) - 1)) // step
+    while same < most:
+        middle = (same + most + 1) // 2
+        if a[same * step : middle * step] == b[same * step : middle * step]:
+            same = middle
+        else:
+            most = middle - 1
+    return same * step

@@ -1,7 +1,7 @@
 """What is in the cache of a context: sequences that share beginnings, the recently used ones kept while there is room.
 
-Prompts are evaluated in pieces of PIECE_TOK at fixed places and only whole pieces are shared, so what a prompt is
-computed from does not depend on what was asked before it.
+Prompts are evaluated in pieces that end at fixed places, and shared in whole sixteens. On CPUs the keys and values of a
+prompt are then the same to the last bit, however much of it was there.
 """
 
 import ctypes
@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from preflexor_agents.backends.context import PIECE_TOK, Context
-from preflexor_agents.backends.pieces import shared_tok as shared_tok
+from preflexor_agents.backends.context import Context
+from preflexor_agents.backends.pieces import shared_tok
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
 KEPT_TOK = 128
-"""Idle cells up to which nothing leaves when a prompt is begun: on a CPU every step looks at all cells in use, and 1,000
-idle ones slow nano and a model of 170M parameters down by a quarter."""
+"""Idle cells up to which nothing leaves when a prompt is begun: on a CPU every step looks at all cells in use, and
+1,000 idle ones slow nano and a model of 170M parameters down by a quarter."""
 QUICK_BYTES = SAVED_BYTES // 16
 """Most bytes of a state that is put back within milliseconds, and of which many fit into memory."""
 SCRATCH_TOK = 64
 """Room in a slot for trying things out."""
-_WORTH_SAVING_TOK = 4 * PIECE_TOK
+SHARE_TOK = 16
+"""Only so many tokens at a time are shared: quantised weights are computed four rows at once, and an odd number of them
+gives other last bits."""
+_WORTH_SAVING_TOK = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,14 @@ class Slot:
 class _Saved:
     tokens: list[int]
     state: "ctypes.Array[ctypes.c_uint8]"
+
+
+def alike_tok(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens of `b` that can be taken over from `a`: whole SHARE_TOK, at least two left out.
+
+    A single row is computed in another way than several.
+    """
+    return shared_tok(a[: max(0, len(b) - 2)], b, step=SHARE_TOK)
 
 
 class Prefixes:
@@ -67,24 +78,24 @@ class Prefixes:
 
     def best(self, prompt: Sequence[int]) -> int:
         """Tokens of the prompt that need not be evaluated."""
-        kept = (shared_tok(slot.tokens, prompt) for slot in self._slots.values())
-        saved = (shared_tok(saved.tokens, prompt) for saved in self._saved.values())
+        kept = (alike_tok(slot.tokens, prompt) for slot in self._slots.values())
+        saved = (alike_tok(saved.tokens, prompt) for saved in self._saved.values())
         return max((*kept, *saved), default=0) if self._context.shares else self._own(prompt)
 
     def open(self, prompt: Sequence[int]) -> Slot:
         """A live slot that holds as much of the prompt's beginning as was in the cache or saved from it."""
         if not self._context.shares:
             return self._opened_alone(prompt)
-        donor = max(self._slots.values(), key=lambda slot: shared_tok(slot.tokens, prompt))
-        length = shared_tok(donor.tokens, prompt)
-        saved = max(self._saved.values(), key=lambda saved: shared_tok(saved.tokens, prompt), default=None)
-        if saved is not None and shared_tok(saved.tokens, prompt) > length:
+        donor = max(self._slots.values(), key=lambda slot: alike_tok(slot.tokens, prompt))
+        length = alike_tok(donor.tokens, prompt)
+        saved = max(self._saved.values(), key=lambda saved: alike_tok(saved.tokens, prompt), default=None)
+        if saved is not None and alike_tok(saved.tokens, prompt) > length:
             slot = self._vacant(besides=donor)
             slot.live = True
             if self._restore(slot, saved):
-                self.cut(slot, shared_tok(saved.tokens, prompt))
+                self.cut(slot, alike_tok(saved.tokens, prompt))
             else:
-                self.share(donor, slot, shared_tok(donor.tokens, prompt))  # it may have had to leave meanwhile
+                self.share(donor, slot, alike_tok(donor.tokens, prompt))  # it may have had to leave meanwhile
         elif self._is_worn(donor, length):
             slot = donor
             slot.live = True
@@ -199,10 +210,11 @@ class Prefixes:
         """Keep the state of a sequence that leaves the cache, if it has much that no other one begins with."""
         if not self._context.shares:
             return
-        length = len(slot.tokens) // PIECE_TOK * PIECE_TOK
+        length = len(slot.tokens) // SHARE_TOK * SHARE_TOK
         whole = [*slot.tokens[:length], -1]
-        others = (other.tokens for other in (*self._saved.values(), *self._slots.values()) if other is not slot)
-        known = max((shared_tok(tokens, whole) for tokens in others), default=0)
+        others = [saved.tokens for saved in self._saved.values()]
+        others += [other.tokens for other in self._slots.values() if other is not slot]
+        known = max((shared_tok(tokens, whole, step=SHARE_TOK) for tokens in others), default=0)
         if length - known < _WORTH_SAVING_TOK:
             return
         self.cut(slot, length)

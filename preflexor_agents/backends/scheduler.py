@@ -14,9 +14,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from preflexor_agents.backends import widths
 from preflexor_agents.backends.cancel import CancelFlag
-from preflexor_agents.backends.context import PIECE_TOK, Context, Row
+from preflexor_agents.backends.context import Context, Row
 from preflexor_agents.backends.lookup import Lookup
-from preflexor_agents.backends.prefixes import Prefixes, Slot, shared_tok
+from preflexor_agents.backends.pieces import PIECE_TOK
+from preflexor_agents.backends.prefixes import Prefixes, Slot, alike_tok
 from preflexor_agents.errors import BackendError
 
 T = TypeVar("T")
@@ -150,7 +151,7 @@ class Scheduler:
         known = self._prefixes.best(prompt)
         if not self._context.shares:
             return known
-        return max((known, *(shared_tok(live.asked.prompt, prompt) for live in self._live)))
+        return max((known, *(alike_tok(live.asked.prompt, prompt) for live in self._live)))
 
     def _has_room(self, more: _Live, beside: list[_Live]) -> bool:
         """Whether the cache holds all that these may still write."""
@@ -215,7 +216,7 @@ class Scheduler:
             return False
         prompt = live.asked.prompt
         return any(
-            len(other.slot.tokens) < shared_tok(other.asked.prompt, prompt) or other.asked.prompt == prompt
+            len(other.slot.tokens) < alike_tok(other.asked.prompt, prompt) or other.asked.prompt == prompt
             for other in self._live
             if other.slot is not None and other.pending is None
         )

@@ -6,7 +6,8 @@ import pytest
 
 from preflexor_agents.backends import widths
 from preflexor_agents.backends.lookup import DRAFT_TOK, Lookup
-from preflexor_agents.backends.prefixes import SCRATCH_TOK, shared_tok
+from preflexor_agents.backends.pieces import shared_tok
+from preflexor_agents.backends.prefixes import SCRATCH_TOK, alike_tok
 from preflexor_agents.backends.widths import CANDIDATES, Widths
 
 SLOWER_AT_TWO = Widths({1: 1.0, 2: 2.4, 4: 3.9, 8: 5.0, 16: 7.0})
@@ -108,3 +109,9 @@ def test_whole_pieces_are_shared_and_the_last_token_never():
     assert shared_tok(text, text[:256]) == 192
     assert shared_tok([*text[:100], 7, *text[101:]], text) == 64
     assert shared_tok(text, []) == 0
+
+
+def test_sixteens_are_taken_over_and_two_tokens_are_left_to_be_computed():
+    text = list(range(300))
+    assert [alike_tok(text, text[:n]) for n in (0, 1, 17, 18, 257, 258, 300)] == [0, 0, 0, 16, 240, 256, 288]
+    assert alike_tok([*text[:100], 7, *text[101:]], text) == 96
