@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preflexor_agents.events import Resumed, RoundsAdded, RoundStopped, Ruled, RunFinished, StepFailed, TextDelta
+from preflexor_agents.word_diff import change, word_diff
 from preflexor_tui.state.candidates import candidates
 from preflexor_tui.state.run import Run, apply, fold
-from preflexor_tui.state.words import change, word_diff
 from tests.tui import chatting
 
 PACKAGE = Path(__file__).parents[2] / "tui" / "preflexor_tui"

@@ -14,8 +14,8 @@ from textual.widgets import Input, Static
 from preflexor_agents.errors import PreflexorError
 from preflexor_agents.preference_rows import Row, RowFile, open_rows
 from preflexor_agents.run_folder import shown
+from preflexor_agents.word_diff import Piece, change, word_diff
 from preflexor_tui.screens.page import Page, tilde
-from preflexor_tui.state.words import Piece, change, word_diff
 from preflexor_tui.widgets.diff_view import STYLES
 from preflexor_tui.widgets.text import plain, plural
 

@@ -3,7 +3,7 @@
 from textual.content import Content
 from textual.widgets import Static
 
-from preflexor_tui.state.words import Piece, change, word_diff
+from preflexor_agents.word_diff import Piece, change, word_diff
 from preflexor_tui.widgets.text import plain
 
 STYLES = {"same": "", "gone": "$text-error strike", "new": "$text-success bold underline"}
