@@ -76,7 +76,7 @@ def taken(reply: Completion, *, tags: Collection[str] = markup.TAGS.keys(), keep
         keep_marks: Leave citation marks as `[2]`; without the passages in the prompt they point nowhere.
     """
     counts: Counter[str] = Counter()
-    text = reply.answer.strip()
+    text = reply.answer.encode("utf-8", "replace").decode("utf-8").strip()
     spelt = sum(text.count(tag) for tag in tags)
     if spelt:
         text = markup.neutralise(text, tags)

@@ -17,6 +17,7 @@ from preflexor_agents.errors import InputError
 from preflexor_agents.events import Passage
 from preflexor_agents.store import Store, picking
 from preflexor_agents.store.findings import PREFIX
+from preflexor_agents.store.knowledge_graph import KnowledgeGraph
 from preflexor_agents.store.paths import shown
 from preflexor_agents.store.search import MAX_RESULTS
 from preflexor_training.forge.asking import seed_of
@@ -189,20 +190,31 @@ def _walked(corpus: Corpus, turn: int) -> tuple[Passage, ...]:
     """The passages that bear out a walk of several relations; what a search for its entities finds, if they are few."""
     graph, count = corpus.store.graph, corpus.settings.passages
     dealt, at = divmod(turn, len(corpus.entities))
-    start = corpus.entities[at]
-    rng = random.Random(seed_of("walk", corpus.settings.seed, dealt, graph.entity(start).name))
+    start = graph.entity(corpus.entities[at])
+    rng = random.Random(seed_of("walk", corpus.settings.seed, dealt, start.name))
     hops = min(max(count, 2), _LONGEST_WALK)
-    near = graph.neighbourhood(start, hops=hops, fan_out=_FAN_OUT)
-    ends = sorted((e for e in near.entities if e.id != start), key=lambda e: e.name)
-    for end in rng.sample(ends, min(len(ends), _TRIES)):
-        for path in graph.paths(start, end.id, most=1, max_hops=hops):
+    for _ in range(_TRIES):
+        end = _wandered(graph, start.id, rng, hops)
+        for path in graph.paths(start.id, end, most=1, max_hops=hops) if end != start.id else ():
             if len(path.relations) < 2:
                 continue
             evidence = graph.evidence([relation.id for relation in path.relations])
             quotes = (quote for r in path.relations for quote in evidence[r.id] if not quote.source.startswith(PREFIX))
-            chunks = list(dict.fromkeys(quote.chunk_id for quote in quotes))[:count]
+            drawn = picking.passages(corpus.store.path, list(dict.fromkeys(quote.chunk_id for quote in quotes))[:count])
             names = " ".join(entity.name for entity in path.entities)
-            drawn = picking.passages(corpus.store.path, chunks)
             if drawn:
                 return distinct((*drawn, *search(corpus.store, names, k=count)))[:count]
-    raise Dropped("no_context", f"the graph has no walk of two relations or more from {graph.entity(start).name!r}")
+    raise Dropped("no_context", f"the graph has no walk of two relations or more from {start.name!r}")
+
+
+def _wandered(graph: KnowledgeGraph, start: int, rng: random.Random, hops: int) -> int:
+    """Where so many random steps lead that meet no entity twice; only what is next to them is looked at."""
+    here, met = start, {start}
+    for _ in range(hops):
+        near = graph.neighbourhood(here, fan_out=_FAN_OUT).entities
+        open_ends = sorted((entity for entity in near if entity.id not in met), key=lambda entity: entity.name)
+        if not open_ends:
+            break
+        here = rng.choice(open_ends).id
+        met.add(here)
+    return here
