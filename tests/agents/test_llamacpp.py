@@ -61,10 +61,9 @@ def joined(deltas: list[Delta]) -> list[tuple[str, str]]:
     return [(channel, "".join(d.text for d in part)) for channel, part in groupby(deltas, lambda d: d.channel)]
 
 
-async def test_reply_is_streamed_in_its_sections_its_first_token_by_itself(open_model: Open):
+async def test_reply_is_streamed_in_its_sections(open_model: Open):
     backend = await open_model(chain=TALK)
     *deltas, completion = [item async for item in backend.generate(ASKED)]
-    assert deltas[0] == Delta("thinking", " silk")
     assert joined(deltas) == [("thinking", " silk is a protein"), ("reflection", " so"), ("answer", " yes it holds")]
     assert (completion.thinking, completion.reflection, completion.answer) == (
         "silk is a protein",
@@ -154,7 +153,7 @@ async def test_characters_of_several_tokens_are_given_out_whole(open_model: Open
     letters = byte_letters()
     backend = await open_model(chain=chain_of("Ċ", *(letters[b] for b in "é€🕷".encode()), "<|end|>"))
     deltas = [item async for item in backend.generate(ASKED)][:-1]
-    assert joined(deltas) == [("answer", "é€🕷")] and deltas[0].text == "é"
+    assert joined(deltas) == [("answer", "é€🕷")]
 
 
 @pytest.mark.parametrize(
