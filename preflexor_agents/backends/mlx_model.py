@@ -57,11 +57,11 @@ def load(folder: Path, *, adapter: Path | None = None) -> MlxFolder:
     own_words = adapter if adapter is not None and (adapter / "tokenizer.json").is_file() else folder
     tokenizer = load_tokenizer(own_words)
     if adapter is not None:
+        grow(model, len(tokenizer))
         try:
             mlx_adapter.attach(model, mlx_adapter.read(adapter))
         except ModelError as e:
             raise e if str(e).startswith(str(adapter)) else ModelError(f"{adapter}: {e}") from None
-        grow(model, len(tokenizer))
     return MlxFolder(
         path=adapter or folder,
         model=model,

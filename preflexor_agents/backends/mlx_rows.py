@@ -95,6 +95,12 @@ def tables(model: Module) -> Iterator[tuple[str, Any]]:
             yield name, module_at(model, name)
 
 
+def vocabulary(model: Module) -> int:
+    """Rows of the embeddings."""
+    table = module_at(model, ends(model).embedding)
+    return _height(table.base if isinstance(table, TokenRows) else table)
+
+
 def grow(model: Module, tokens: int) -> None:
     """Give embeddings and head room for so many tokens; new rows are zero, and rows beyond stay."""
     for _, table in tables(model):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from preflexor_agents.backends.mlx_rows import ends, module_at
+from preflexor_agents.backends.mlx_rows import ends, module_at, vocabulary
 from preflexor_training.mlx_backend.collate import Batch, collate
 from preflexor_training.mlx_backend.sharing import PromptCache, ReplyCache
 from preflexor_training.tokenized import Masked, TokenizedPair, TokenizedReply
@@ -61,7 +61,7 @@ def score(model: Any, batch: Batch, *, scored_head: bool) -> Tables:
 
 def abilities(model: Any) -> Abilities:
     """Find out how a model can be called, by comparing with the plain way on made-up pairs of unequal lengths."""
-    rows = _made_up(int(module_at(model, ends(model).embedding).weight.shape[0]))
+    rows = _made_up(vocabulary(model))
     training = model.training
     model.eval()
     try:
@@ -137,9 +137,9 @@ def _tries(model: Any, batch: Batch, plain: Tables, *, scored_head: bool) -> boo
     )
 
 
-def _made_up(vocabulary: int) -> tuple[Masked, Masked]:
+def _made_up(tokens: int) -> tuple[Masked, Masked]:
     def ids(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return (np.array(numbers) * 7919 % vocabulary).astype(np.int32)
+        return (np.array(numbers) * 7919 % tokens).astype(np.int32)
 
     def pair(prompt: int) -> Masked:
         chosen, rejected = ids(5, 6, 7, 8), ids(9, 6, 5)

@@ -51,7 +51,7 @@ class MlxLearner:
         self._tied = mlx_adapter.tied(loaded)
         model.attach(loaded, recipe.adapter, new=self._new, seed=recipe.seed)
         self._check_names(loaded)
-        self._vocabulary = model.vocabulary(loaded)
+        self._vocabulary = mlx_rows.vocabulary(loaded)
         found = abilities(loaded)
         self._able = found if recipe.step.shared_prompt else Abilities(False, found.scored_head)
         if recipe.step.gradient_checkpointing:

@@ -84,9 +84,9 @@ def attach(model: Any, settings: Adapter, *, new: tuple[int, ...], seed: int) ->
         model.unfreeze()
         return
     names = targets(model, settings)
-    rows = _rows(model, new) if settings.token_rows and new else {}
     if settings.bits < 16:
         _quantise(model, settings.bits)
+    rows = _rows(model, new) if settings.token_rows and new else {}
     model.freeze()
     updates = {}
     for name in names:
@@ -125,12 +125,6 @@ def adapter_off(model: Any) -> Iterator[None]:
         yield
     finally:
         mlx_rows.put(model, on)
-
-
-def vocabulary(model: Any) -> int:
-    """Rows of the embeddings."""
-    table = mlx_rows.module_at(model, mlx_rows.ends(model).embedding)
-    return int((table.base if isinstance(table, TokenRows) else table).weight.shape[0])
 
 
 def _rows(model: Any, ids: tuple[int, ...]) -> dict[str, Rows]:
