@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+UNPAIRED = re.compile("[\ud800-\udfff]")
+"""Half a character: JSON can spell it, no file and no tokenizer can hold it. What is read has none."""
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant): ?")
 _NO = frozenset(("false", "no", "0", "undesirable", "rejected", "bad"))
@@ -70,7 +72,7 @@ def turns_of(data: Mapping[str, Any]) -> Turns:
 def text_of(value: Any) -> str:
     """The words in a value: a text, a message, parts of a message, or a list of those."""
     if isinstance(value, str):
-        return value
+        return UNPAIRED.sub("\ufffd", value)
     if isinstance(value, dict):
         return text_of(next((value[key] for key in ("content", "value", "text") if key in value), ""))
     if isinstance(value, list):
@@ -131,7 +133,8 @@ def _shared(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]) -> int:
 def _turns(value: Any, *, role: str) -> tuple[Turn, ...]:
     """The turns in a value; what does not say who speaks is said by `role`."""
     if isinstance(value, str):
-        return _transcript(value) or ((Turn(role, value),) if value.strip() else ())
+        text = text_of(value)
+        return _transcript(text) or ((Turn(role, text),) if text.strip() else ())
     if isinstance(value, list):
         return tuple(_turn(item, role) for item in value if item)
     return (_turn(value, role),) if value else ()
@@ -149,7 +152,7 @@ def _turn(value: Any, role: str) -> Turn:
 
 
 def _section(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return text_of(value) if isinstance(value, str) else None
 
 
 def _transcript(text: str) -> tuple[Turn, ...]:

@@ -19,6 +19,8 @@ from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.stats import Spread, Stats
 
 CARD = "card.md"
+HEAD = "---\nlicense: unknown\ntask_categories: [text-generation]\ntags: [preference, reasoning, synthetic]\n---"
+"""What the model hubs read of a card."""
 _MAX_LENGTH_TOK = int(ForgeSettings.model_fields["max_length_tok"].default)
 
 
@@ -56,38 +58,31 @@ def card(found: Stats, *, settings: Mapping[str, Any], origin: Mapping[str, Any]
         origin: what else decided them, likewise.
         date: as in `write_card`.
     """
-    parts = [
-        "---\nlicense: unknown\ntask_categories: [text-generation]\ntags: [preference, reasoning, synthetic]\n---",
-        "# Preference data",
-        "\n".join(_about(found, settings, date)),
-        "## Rows",
-        _table(("State", "Kind", "Rows"), _states(found)),
-        _table(
-            ("Variant", "Phase", "Pack", "Rows"), ((v, p, k or "unknown", n) for (v, p, k), n in _sorted(found.shapes))
+    sections = {
+        "Rows": (
+            _table(("State", "Kind", "Rows"), _states(found)),
+            _table(("Variant", "Phase", "Pack", "Rows"), _shapes(found)),
         ),
-        "## Chosen and rejected",
-        "\n".join(_sides(found)),
-        _table(("Tokens", "least", "median", "95 %", "most"), _lengths(found)),
-        _table(("Category", "Rows with it"), sorted(found.categories.items())),
-        "## Models",
-        _table(
-            ("Part", "Model", "Adapter (SHA-256)", "Calls"),
-            ((m.who, m.model, m.adapter_sha256[:16] or "none", n) for m, n in _sorted(found.makers)),
+        "Chosen and rejected": (
+            "\n".join(_sides(found)),
+            _table(("Tokens", "least", "median", "95 %", "most"), _lengths(found)),
+            _table(("Category", "Rows with it"), sorted(found.categories.items())),
         ),
-        _table(
-            ("Step", "Calls", "Failed", "Tokens written"),
-            ((step, c.calls, c.failed, c.tokens_generated) for step, c in sorted(found.costs.items())),
+        "Models": (
+            _table(("Part", "Model", "Adapter (SHA-256)", "Calls"), _models(found)),
+            _table(("Step", "Calls", "Failed", "Tokens written"), _costs(found)),
         ),
-        "## Sources",
-        "The licences of the documents are not known to this program. Look before you pass the rows on.",
-        _table(
-            ("Document", "Title", "Licence", "Rows"),
-            ((s, t, "unknown", n) for s, (t, n) in sorted(found.sources.items())),
+        "Sources": (
+            "The licences of the documents are not known to this program. Look before you pass the rows on.",
+            _table(("Document", "Title", "Licence", "Rows"), _sources(found)),
         ),
-        "## Settings",
-        _table(("Setting", "Value"), _flat({**settings, **origin})) or "Unknown: the rows were imported.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        "Settings": (_table(("Setting", "Value"), _flat({**settings, **origin})),),
+    }
+    told = [HEAD, "# Preference data", "\n".join(_about(found, settings, date))]
+    for name, parts in sections.items():
+        said = [part for part in parts if part]
+        told += [f"## {name}", *said] if said else []
+    return "\n\n".join(told) + "\n"
 
 
 def _about(found: Stats, settings: Mapping[str, Any], date: str) -> Iterator[str]:
@@ -110,6 +105,26 @@ def _states(found: Stats) -> Iterator[tuple[object, ...]]:
         yield "kept", "", found.states["kept"]
     for (state, kind), count in _sorted(found.reasons):
         yield state, kind, count
+
+
+def _shapes(found: Stats) -> Iterator[tuple[object, ...]]:
+    for (variant, phase, pack), count in _sorted(found.shapes):
+        yield (variant, phase, pack, count) if pack else ("imported", "", "", count)
+
+
+def _models(found: Stats) -> Iterator[tuple[object, ...]]:
+    for maker, count in _sorted(found.makers):
+        yield maker.who, maker.model, maker.adapter_sha256[:16] or "none", count
+
+
+def _costs(found: Stats) -> Iterator[tuple[object, ...]]:
+    for step, cost in sorted(found.costs.items()):
+        yield step, cost.calls, cost.failed, cost.tokens_generated
+
+
+def _sources(found: Stats) -> Iterator[tuple[object, ...]]:
+    for source, (title, count) in sorted(found.sources.items()):
+        yield source, title, "unknown", count
 
 
 def _sides(found: Stats) -> Iterator[str]:

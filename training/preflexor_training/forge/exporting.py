@@ -20,9 +20,10 @@ from typing import IO, Any, Literal, get_args
 
 from preflexor_agents.errors import ForgeError, InputError
 from preflexor_agents.markup import TAGS, neutralise
+from preflexor_agents.preference_turns import UNPAIRED
 from preflexor_agents.prompts import Message
 from preflexor_training import tables
-from preflexor_training.forge.records import UNPAIRED, Row, to_line
+from preflexor_training.forge.records import Row, to_line
 from preflexor_training.pairs import Pair, Reply
 
 Form = Literal["trl", "trl-chat", "alpaca", "sharegpt", "parquet", "datasets"]

@@ -9,7 +9,8 @@ from typing import Literal
 
 from preflexor_agents.errors import ForgeError, InputError
 from preflexor_agents.preference_rows import LOG
-from preflexor_training.forge.records import UNPAIRED, Row, to_line
+from preflexor_agents.preference_turns import UNPAIRED
+from preflexor_training.forge.records import Row, to_line
 from preflexor_training.pairs import Pair, Problem, read_pairs
 
 QUESTIONS = "questions.jsonl"
@@ -46,7 +47,7 @@ def import_pairs(source: Path, folder: Path) -> Imported:
             partials[questions].open("w", encoding="utf-8") as asked,
         ):
             for number, item in enumerate(read_pairs(source)):
-                rows.write(to_line(_row(item, source, number)))
+                rows.write(to_line(as_row(item, source, number)))
                 if isinstance(item, Problem) and item.question:
                     asked.write(_question(item))
                 _count(found, item)
@@ -70,7 +71,8 @@ def _count(found: Imported, item: Pair | Problem) -> None:
         found.refused[item.reason] += 1
 
 
-def _row(item: Pair | Problem, source: Path, number: int) -> Row:
+def as_row(item: Pair | Problem, source: Path, number: int) -> Row:
+    """What was read from a file as the row of a log."""
     if isinstance(item, Problem):
         name = hashlib.sha256(json.dumps([source.name, item.row]).encode()).hexdigest()
         return _blank(name, number, state="dropped", reason=f"no_pair: {item} ({source.name})", question=item.question)

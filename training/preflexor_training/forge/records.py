@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preflexor_agents.errors import InputError
 from preflexor_agents.preference_rows import LOG
+from preflexor_agents.preference_turns import UNPAIRED
 from preflexor_agents.prompts import Message
 from preflexor_training.forge.settings import RejectedKind, Variant
 from preflexor_training.forge.steps import Who
@@ -24,8 +25,6 @@ from preflexor_training.pairs import Pair, Reply
 SCHEMA = 1
 """Version of a line; a reader of a later version reads this one."""
 _SHA256 = re.compile("[0-9a-f]{64}")
-UNPAIRED = re.compile("[\ud800-\udfff]")
-"""Half a character; no file can hold one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
