@@ -15,6 +15,7 @@ from preflexor_training.forge.given import Question, read_questions
 from preflexor_training.forge.questions import cleaned
 from preflexor_training.forge.steps import Dropped
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 GOOD = (
     "How do the wavy tablets of nacre stop a crack, and what happens when the protein between them dries?",
     "Why does the study of nacre matter in the context of ceramic armour?",
@@ -25,6 +26,12 @@ GOOD = (
     "Do spider silks stretch further when they are wet, and why would water do this to them?",
     "¿Por qué es tan duro el nácar de los moluscos?",
     "珍珠层为什么比普通的碳酸钙坚韧得多?",
+)
+SCENES = (
+    "Consider a film of spheres with grafted chains: its toughness rises, then falls with the length of the chains. "
+    "Given these trends, explain why neither long nor short chains are best.",
+    "Why is it important for bone that collagen deflects cracks?",
+    "A fibre with the draw ratio 2 shrinks by a share in [0, 1] when it is wet. Predict the share at ratio 3.",
 )
 POINTING = (
     "What does the passage say about nacre and its toughness?",
@@ -49,9 +56,24 @@ def passage(text: str, title: str = "Nacre") -> Passage:
     return Passage(chunk_id=1, source="x.md", title=title, start=0, end=len(text), text=text)
 
 
-@pytest.mark.parametrize("question", GOOD)
+@pytest.mark.parametrize("question", GOOD + SCENES)
 def test_a_question_that_stands_alone_passes(question: str):
     gates.standalone(question)
+
+
+def test_published_benchmark_questions_and_their_answers_pass():
+    file = SHARED / "ref-graph-preflexor" / "results" / "graph_3b_data_eval_all.jsonl"
+    if not file.exists():
+        pytest.skip(f"{file.name} is not here")
+    asked = AskedBefore()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
+        row = json.loads(line)
+        gates.standalone(row["question"])
+        asked.take(number, row["question"])
+        assert cleaned(row["question"]) == " ".join(row["question"].split())
+        answer = row["raw_output"].split("</think>")[-1]
+        gates.answered(answer, names_passages=False)
+        gates.not_leaked(row["question"], answer)
 
 
 @pytest.mark.parametrize("question", POINTING)
@@ -66,7 +88,7 @@ def test_a_question_that_points_to_what_its_reader_does_not_see_is_refused(quest
         ("", "empty_question"),
         ("Nacre is tough because its tablets slide.", "not_a_question"),
         ("Why?", "too_short"),
-        ("Why " + "so " * 200 + "tough?", "too_long"),
+        pytest.param("Why " + "so " * 300 + "tough?", "too_long", id="too_long"),
     ],
 )
 def test_what_is_no_question_is_refused_by_kind(question: str, kind: str):
@@ -125,6 +147,7 @@ def test_a_question_that_holds_its_own_answer_is_refused_and_a_number_is_an_answ
         ('Q1: "Why is nacre tough?" I hope that helps!', "Why is nacre tough?"),
         ("Nacre is brittle chalk. Why is it tough? (Hint: tablets)", "Nacre is brittle chalk. Why is it tough?"),
         ("Explain why nacre is tough.", "Explain why nacre is tough."),
+        ("Why is nacre tough? Then compare it with bone.", "Why is nacre tough? Then compare it with bone."),
         ("- \n***\n", ""),
     ],
 )

@@ -13,7 +13,7 @@ from preflexor_training.pairs import Reply
 
 Run = Callable[[Job, Values], Awaitable[Written]]
 
-_VERDICT = re.compile(r"[\s*_#>-]*\bverdict\W{0,8}(?:sound|revise)\b\W*", re.IGNORECASE)
+_VERDICT = re.compile(r"[\s*_#>-]{0,12}\bverdict\W{0,8}(?:sound|revise)\b\W*", re.IGNORECASE)
 _LEAST_REFLECTION = 3
 """Words; fewer say nothing that an answer could heed."""
 

@@ -16,7 +16,7 @@ from preflexor_agents.store import sentences
 from preflexor_training.forge.settings import Drawing, ForgeSettings
 from preflexor_training.forge.steps import Call, Job, Who
 
-_MARKS = re.compile(r"[^\S\n]*\[\d{1,3}(?:\s*[,;\u2013-]\s*\d{1,3})*\]")
+_MARKS = re.compile(r"[^\S\n]{0,3}\[\d{1,3}(?:\s*[,;\u2013-]\s*\d{1,3})*\]")
 _FINISHED = re.compile(r"[.!?:;)\]\"'\u201d\u2019*`>|]\s*$")
 
 

@@ -20,6 +20,12 @@ _LABEL = re.compile(
 _OTHER_PART = re.compile(
     r"\A\s*[*_#]*\s*(?:answer|explanation|rationale|note|solution|justification)s?\b[^?\n]{0,20}[:*]", re.IGNORECASE
 )
+_COMMENT = re.compile(
+    r"[\s\"'*_\u201d\u2019)]*(?:\Z|\(|-{2,}|(?:i|this|these|note|hint|let\s+me|answer|explanation|feel\s+free|please|"
+    r"the\s+question)\b)",
+    re.IGNORECASE,
+)
+"""What teachers say after a question, about it."""
 _QUOTES = "\"'`*_\u201c\u201d\u2018\u2019\u00ab\u00bb \t"
 
 
@@ -52,8 +58,8 @@ def cleaned(reply: str) -> str:
             break
         kept.append(_LABEL.sub("", line) if not kept else line)
     text = " ".join(" ".join(kept).split()).strip(_QUOTES)
-    end = max(text.rfind(mark) for mark in "?\uff1f\u061f")
-    return text[: end + 1] if end >= 0 else text
+    end = max(text.rfind(mark) for mark in "?\uff1f\u061f") + 1
+    return text[:end] if end and _COMMENT.match(text[end:]) else text
 
 
 async def _written(settings: ForgeSettings, job: Job) -> Question:
