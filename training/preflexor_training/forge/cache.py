@@ -81,12 +81,18 @@ class CallCache:
 
 def content_key(spec: str, adapter_sha256: str, request: Request, *, attempt: int) -> str:
     """SHA-256 of all that decides a reply: model, adapter, words, how they are drawn, and which sample."""
-    return sha256_of({"model": spec, "adapter": adapter_sha256, "attempt": attempt, "request": asdict(request)})
+    drawn = asdict(request.sampling)
+    rest = (request.seed, request.thinking, request.stop, request.json_schema)
+    return sha256_of([spec, adapter_sha256, attempt, _said(request), drawn, rest])
 
 
 def prompt_sha256(request: Request) -> str:
     """SHA-256 of the words that a model is given."""
-    return sha256_of([[m.role, m.content] for m in request.messages] + [request.thinking])
+    return sha256_of([_said(request), request.thinking])
+
+
+def _said(request: Request) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in request.messages]
 
 
 def sha256_of(value: object) -> str:

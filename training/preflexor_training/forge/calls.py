@@ -21,8 +21,8 @@ from preflexor_training.forge.steps import Ask, Call, Who
 
 FailureKind = Literal["error", "timeout", "empty", "malformed", "refusal"]
 _REFUSAL = re.compile(
-    r"\W*(?:(?:i['\u2019]?m|i am) (?:very |really |so )?sorry\b|sorry\b|(?:but )?i (?:cannot|can ?not|can['\u2019]t|"
-    r"won['\u2019]t|am (?:not able|unable) to|must decline)\b|as an ai\b)",
+    r"\W*(?:i(?:['\u2019]?m| am) (?:(?:very |really |so )?sorry|not able to|unable to)\b|sorry\b|as an ai\b|"
+    r"(?:but )?i (?:cannot|can ?not|can['\u2019]t|won['\u2019]t|must decline)\b)",
     re.IGNORECASE,
 )
 """How models begin that decline."""
@@ -87,7 +87,7 @@ class Asked:
     records: list[tuple[int, CallRecord]] = field(default_factory=list)
     """Each with the place of its step among the row's steps."""
     lost: list[tuple[Who, int]] = field(default_factory=list)
-    """Calls to which nothing came: of whom, and how many replies its backend had given by then."""
+    """Calls to which nothing came: of whom, and how many calls its backend had been sent by then."""
     under_way: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the first call is to be paid for, or the row is at its end without one."""
 
@@ -97,9 +97,17 @@ class _Line:
     """The way to a backend."""
 
     slots: Slots
+    sent: int = 0
+    """Calls so far; their numbers, from 1, tell whether one was sent after another was lost."""
     answered: int = 0
+    """The last call to which a reply came."""
     lost: int = 0
-    """Calls to which nothing came since it last answered."""
+    """Calls to which nothing came since then."""
+
+    def alive(self, number: int) -> None:
+        """Note that a reply came to a call."""
+        if number > self.answered:
+            self.answered, self.lost = number, 0
 
 
 class Calls:
@@ -131,8 +139,8 @@ class Calls:
         return self._lines[who].slots
 
     def settled(self, asked: Asked) -> bool:
-        """Whether every backend that failed a row has answered since, so that the failure was the row's own."""
-        return all(self._lines[who].answered > answered for who, answered in asked.lost)
+        """Whether every backend that failed a row has answered a later call, so that the failure was the row's own."""
+        return all(self._lines[who].answered > sent for who, sent in asked.lost)
 
     async def settle(self, asked: Asked) -> None:
         """Ask the backends that failed a row for a word, when no other call will tell whether they are alive.
@@ -140,16 +148,17 @@ class Calls:
         Raises:
             BackendGone: one does not answer.
         """
-        for who, answered in asked.lost:
+        for who, sent in asked.lost:
             backend, line = self._models[who].backend, self._lines[who]
-            if line.answered > answered:
+            if line.answered > sent:
                 continue
             try:
                 async with asyncio.timeout(self._patience.timeout_s):
                     await complete(backend, _PROBE)
             except (BackendError, TimeoutError) as error:
                 raise BackendGone(f"{backend.spec} is gone: {' '.join(str(error).split()) or 'no answer'}") from error
-            line.answered += 1
+            line.sent += 1
+            line.alive(line.sent)
 
     def asker(self, asked: Asked, *, row: int, place: int) -> Ask:
         """What makes the calls of one step of a row.
@@ -174,7 +183,7 @@ class Calls:
                 paid = await self._reply(call, request, row, asked)
             except CallFailed as error:
                 line = self._lines[call.who]
-                asked.lost.append((call.who, line.answered))
+                asked.lost.append((call.who, line.sent))
                 note(self._record(call, request, Completion(), tries=tries + error.tries, error=str(error)))
                 line.lost += 1
                 if line.lost >= self._patience.failures:
@@ -216,6 +225,8 @@ class Calls:
         while True:
             try:
                 async with line.slots.taken(row):
+                    line.sent += 1
+                    number = line.sent
                     reply = await self._paid(backend, request)
             except TimeoutError:
                 kinds.append("timeout")
@@ -224,8 +235,7 @@ class Calls:
                 kinds.append("error")
                 message = str(error)
             else:
-                line.answered += 1
-                line.lost = 0
+                line.alive(number)
                 self.spending.paid += 1
                 self.spending.usage += reply.usage
                 return Paid(reply, len(kinds) + 1)

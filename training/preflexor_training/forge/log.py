@@ -1,5 +1,6 @@
 """The pair log of a run: one line for each row, in order of their numbers, never changed again."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,20 +28,23 @@ class PairLog:
         self.next = 0
         """Number of the next row."""
         self._run = run
+        self._lock = threading.Lock()
         self._take = take
         self.path = folder / LOG
         self._lines = Lines(self.path, durable=True, take=self._known)
 
     def append(self, row: Row) -> None:
         """Add the next row. Raises DiskError: the disk is full; the log is as it was."""
-        if row.number != self.next:
-            raise ValueError(f"row {row.number} is not the next, {self.next}")
-        self._lines.append(to_line(row))
-        self.next += 1
+        with self._lock:
+            if row.number != self.next:
+                raise ValueError(f"row {row.number} is not the next, {self.next}")
+            self._lines.append(to_line(row))
+            self.next += 1
 
     def close(self) -> None:
-        """Let the file go. Idempotent."""
-        self._lines.close()
+        """Let the file go, once the row is written that is being written. Idempotent."""
+        with self._lock:
+            self._lines.close()
 
     def _known(self, line: Line) -> None:
         row = from_json(line.data, where=f"line {self.next + 1} of {self.path}")

@@ -84,7 +84,7 @@ class Maker:
         """Make a row. Raises PreflexorError: the run cannot go on."""
         job = self._job(number, asked, calls)
         ran = await self._run((*self.made, *self.rejected), job, asked, calls, gate)
-        made = variants.assemble(replace(job, passages=ran.passages), ran.values)
+        made = await asyncio.to_thread(variants.assemble, replace(job, passages=ran.passages), ran.values)
         settings = self.settings
         row = Row(
             id=row_id(run, number),
@@ -108,7 +108,9 @@ class Maker:
             return _fallen(row, ran.fall)
         worse: Rejected = ran.values["rejected"]
         scores = {**made.counts, **worse.scores}
-        return _checked(replace(row, rejected=worse.reply, rejected_kind=worse.kind, scores=scores))
+        return await asyncio.to_thread(
+            _checked, replace(row, rejected=worse.reply, rejected_kind=worse.kind, scores=scores)
+        )
 
     async def ahead(self, number: int, asked: Asked, *, calls: Calls, gate: Gate) -> None:
         """Make only the calls of a row that need no student, so that their replies are in the cache."""

@@ -27,7 +27,7 @@ async def in_order(
     *,
     calls: Calls,
     slots: int,
-    hand_on: Callable[[T], None],
+    hand_on: Callable[[T], Awaitable[None]],
 ) -> None:
     """Make rows side by side and hand them on one after the other.
 
@@ -41,7 +41,7 @@ async def in_order(
         make: makes one.
         calls: that they make.
         slots: calls of one backend at once.
-        hand_on: takes each row.
+        hand_on: takes each row; not called again before it has ended.
 
     Raises:
         PreflexorError: what ends the run; what was handed on stays.
@@ -52,19 +52,22 @@ async def in_order(
     next_up = next(due, None)
     room = asyncio.Semaphore(1 if slots == 1 else slots * AHEAD)
 
-    def flush() -> None:
+    handing = asyncio.Lock()
+
+    async def flush() -> None:
         nonlocal next_up
-        while next_up in finished and calls.settled(finished[next_up].asked):
-            hand_on(finished.pop(next_up).row)
-            next_up = next(due, None)
+        async with handing:
+            while next_up in finished and calls.settled(finished[next_up].asked):
+                await hand_on(finished.pop(next_up).row)
+                next_up = next(due, None)
 
     async def one(number: int, asked: Asked) -> None:
         try:
             finished[number] = Finished(await make(number, asked), asked)
-            flush()
         finally:
             asked.under_way.set()
             room.release()
+        await flush()
 
     with one_error():
         async with asyncio.TaskGroup() as group:
@@ -76,4 +79,4 @@ async def in_order(
                 await asked.under_way.wait()
     while next_up in finished:
         await calls.settle(finished[next_up].asked)
-        flush()
+        await flush()

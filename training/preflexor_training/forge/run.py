@@ -101,8 +101,8 @@ async def forge(work: Work, *, watch: Watch | None = None, take: Callable[[Row],
             finally:
                 gate.leave(number)
 
-        def add(row: Row) -> None:
-            log.append(row)
+        async def add(row: Row) -> None:
+            await asyncio.to_thread(log.append, row)
             tally.add(row)
             if take is not None:
                 take(row)
@@ -145,7 +145,11 @@ async def forge_ahead(work: Work) -> None:
                 gate.leave(number)
 
         numbers = range(work.settings.rows)
-        await _within(work.budget, in_order(numbers, make, calls=calls, slots=work.slots, hand_on=lambda _: None))
+        await _within(work.budget, in_order(numbers, make, calls=calls, slots=work.slots, hand_on=_let_go))
+
+
+async def _let_go(_: None) -> None:
+    """Of a row made ahead nothing is left but its replies."""
 
 
 def calls_of(work: Work, cache: CallCache) -> Calls:
