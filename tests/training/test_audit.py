@@ -58,6 +58,17 @@ def test_a_row_that_is_too_long_is_never_cut(renderer: Renderer) -> None:
     assert examined(renderer, row("a"), most=whole - 1).audit.dropped == {"too_long": 1}
 
 
+def test_a_row_of_megabytes_is_not_tokenised(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tokenize(*_: object, **__: object) -> None:
+        raise AssertionError("tokenised")
+
+    huge = row("a", Reply(thinking="the shell " * 1_000_000, answer="x"))
+    monkeypatch.setattr(audit, "tokenize", tokenize)
+    found = examined(renderer, huge)
+    assert found.audit.dropped == {"too_long": 1}
+    assert "characters, which no tokens of max_length_tok hold" in found.audit.examples[0].reason
+
+
 def test_shares_and_lengths_are_counted(renderer: Renderer) -> None:
     found = examined(renderer, row("a"), row("b", rejected=Reply(thinking="x", answer="y")))
     numbers, pairs = found.audit, found.rows

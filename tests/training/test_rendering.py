@@ -344,6 +344,17 @@ def test_tags_are_added_once_as_single_visible_tokens() -> None:
     assert tokenizer.decode(tokenizer(said)["input_ids"], skip_special_tokens=True) == said
 
 
+def test_a_tag_that_was_a_piece_of_the_vocabulary_keeps_its_row() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "x": 1, "<|reflect|>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<unk>")
+    assert tags.add(tokenizer, OWN) == (3, 4, 5)
+    assert tokenizer("x<|reflect|>x")["input_ids"] == [1, 2, 1]
+
+
 def test_a_base_without_template_and_end_token_is_refused() -> None:
     tokenizer = folders.own_tokenizer()
     tokenizer.chat_template = None

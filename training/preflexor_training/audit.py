@@ -16,6 +16,8 @@ from preflexor_training.rendering import Renderer, tokenize
 from preflexor_training.tokenized import Masked, TokenizedPair
 
 MOST_EXAMPLES = 20
+SLACK = 4
+"""What normalising may shorten a text by."""
 
 
 class Spread(NamedTuple):
@@ -117,6 +119,7 @@ def examine(
             continue
         try:
             _check_id(pair, seen)
+            _check_size(pair, max_length_tok * renderer.widest * SLACK)
             row = masked(tokenize(pair, renderer, mask=mask), mask, seed=seed)
             _check_length(row.pair, max_length_tok)
         except Damaged as error:
@@ -159,6 +162,14 @@ def _check_id(pair: Pair, seen: set[str]) -> None:
     if pair.id in seen:
         raise Damaged("repeated", f"another row has the id {pair.id!r:.60}")
     seen.add(pair.id)
+
+
+def _check_size(pair: Pair, most: int) -> None:
+    """Text that cannot fit is not tokenised: that takes seconds for each megabyte."""
+    prompt = sum(len(message.content) for message in pair.prompt)
+    replies = (len(r.thinking or "") + len(r.reflection or "") + len(r.answer) for r in (pair.chosen, pair.rejected))
+    if prompt + max(replies) > most:
+        raise Damaged("too_long", f"the row has more than {most} characters, which no tokens of max_length_tok hold")
 
 
 def _check_length(pair: TokenizedPair, most: int) -> None:

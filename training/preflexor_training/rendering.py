@@ -52,6 +52,8 @@ class Renderer:
     tags: Tags
     pad: int
     """Token that fills the pauses."""
+    widest: int
+    """Characters of the longest token."""
 
 
 def renderer(tokenizer: "PreTrainedTokenizerFast", tags: Tags) -> Renderer:
@@ -85,6 +87,7 @@ def renderer(tokenizer: "PreTrainedTokenizerFast", tags: Tags) -> Renderer:
         spelt=tuple(tag for tag in TAGS if tag not in vocabulary.special),
         tags=tags,
         pad=int(vocabulary.eos if pad is None else pad),
+        widest=max(map(len, tokenizer.get_vocab())),
     )
 
 

@@ -68,7 +68,8 @@ def add(tokenizer: "PreTrainedTokenizerFast", tags: Tags) -> tuple[int, ...]:
     Changes the tokenizer. What is saved with the model then renders at inference as it did in training.
 
     Returns:
-        The ids of tags that were not there, whose embedding rows are new.
+        The ids of tags that were not there, whose embedding rows are new; a piece of the vocabulary that only was no
+        token of its own keeps its row.
 
     Raises:
         ConfigError: as `plan`; or the tokenizer names no token that ends a text.
@@ -76,6 +77,7 @@ def add(tokenizer: "PreTrainedTokenizerFast", tags: Tags) -> tuple[int, ...]:
     from tokenizers import AddedToken
 
     missing = plan(tokenizer, tags).missing
+    before = tokenizer.get_vocab()
     if not template_source(tokenizer):
         if tokenizer.eos_token is None:
             raise ConfigError(
@@ -85,4 +87,4 @@ def add(tokenizer: "PreTrainedTokenizerFast", tags: Tags) -> tuple[int, ...]:
         tokenizer.chat_template = PLAIN_TEMPLATE
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in missing])
     known = tokenizer.get_added_vocab()
-    return tuple(known[tag] for tag in missing)
+    return tuple(known[tag] for tag in missing if tag not in before)
