@@ -7,7 +7,8 @@ import numpy as np
 from preflexor_training.tokenized import Mask, Masked, TokenizedReply
 
 NllScope = Literal["none", "all", "completion", "unmasked"]
-"""Tokens of ORPO's likelihood term: none, prompt and chosen reply (TRL), the chosen reply, or what its mask leaves."""
+"""Tokens of ORPO's likelihood term: none, prompt and chosen reply (TRL), the chosen reply, or what its mask leaves.
+Inserted pads are in none of them."""
 
 
 def labels(reply: TokenizedReply) -> Mask:
@@ -23,7 +24,7 @@ def nll_masks(row: Masked, scope: NllScope) -> tuple[Mask, Mask]:
         case "all":
             before = np.ones(len(prompt), dtype=np.bool_)
             before[:1] = False
-            return before, ~nothing
+            return before, labels(reply)
         case "completion":
             return np.zeros(0, dtype=np.bool_), labels(reply)
         case "unmasked":

@@ -9,7 +9,7 @@ from torch.nn import Module
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from preflexor_agents.errors import ConfigError
-from preflexor_training.batches import steps_of_phase
+from preflexor_training.rates import total_steps
 from preflexor_training.recipes import Phase, Recipe
 from preflexor_training.torch_backend.collate import Tensors
 from preflexor_training.torch_backend.model import Place
@@ -86,7 +86,7 @@ def make_trainer(
         own.loss_of = loss_of
         own.model_accepts_loss_kwargs = False
         trainer = own
-    trainer.follow(plan, report, total_steps=_phase_steps(phase, plan))
+    trainer.follow(plan, report, total_steps=total_steps(phase, first=plan.first, steps=plan.new_steps))
     return trainer
 
 
@@ -104,13 +104,6 @@ def arguments(kind: type[A], common: dict[str, Any], *, accumulate: int, **speci
         )
     args.gradient_accumulation_steps = accumulate // args.world_size
     return args
-
-
-def _phase_steps(phase: Phase, plan: PlannedSteps) -> int:
-    """Steps of the whole phase, for the learning rate."""
-    if not phase.rows_per_round:
-        return phase.rounds * plan.new_steps
-    return steps_of_phase(phase, rows_per_round=phase.rows_per_round)
 
 
 def only(items: list[Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
@@ -20,6 +21,7 @@ from preflexor_training.recipe_parts import Adapter, Phase
 
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _ROWS_AT_ONCE = 8192
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError)
 
 
 class Place(NamedTuple):
@@ -65,11 +67,22 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
         options |= {"quantization_config": _quantised(settings.bits, place), "device_map": {"": place.device}}
     try:
         with no_bars():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as e:
+    except _UNREADABLE as e:
         raise ModelError(f"{folder} cannot be loaded: {line(e)}; give the folder of a whole text model") from None
+    model, found = loaded
+    assert isinstance(model, PreTrainedModel)
+    if lacking := sorted(map(str, found["missing_keys"])):
+        raise ModelError(
+            f"{folder} lacks {len(lacking)} weights, as {lacking[0]}; give the folder of a whole text model"
+        )
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise ModelError(f"{folder} holds a {type(model).__name__}, which writes no text; give a causal language model")
     if settings.bits == 16:

@@ -47,10 +47,12 @@ class PlannedSteps(Dataset[Item]):
         odd = next((first + n for n, step in enumerate(steps) if len(step) != self.accumulation), None)
         if odd is not None:
             raise TrainingError(f"step {odd + 1} has another number of micro-batches than {self.accumulation}")
-        self._steps, self._first, self._collate = steps, first, collate
+        self.first = first
+        """Step that the plan begins with."""
+        self._steps, self._collate = steps, collate
 
     def __len__(self) -> int:
-        return (self._first + len(self._steps)) * self.accumulation
+        return (self.first + len(self._steps)) * self.accumulation
 
     def __getitem__(self, number: int) -> Item:
         return {**self._collate(self.rows(number)), "number": number}
@@ -63,7 +65,7 @@ class PlannedSteps(Dataset[Item]):
     def rows(self, number: int) -> MicroBatch:
         """The rows of a micro-batch."""
         step, micro = divmod(number, self.accumulation)
-        return self._steps[step - self._first][micro]
+        return self._steps[step - self.first][micro]
 
 
 @dataclass(slots=True)
