@@ -136,6 +136,7 @@ def _train(ctx: click.Context, run: "Run", *, trackers: tuple[Any, ...]) -> Path
     from preflexor_training.sources import open_source
     from preflexor_training.trackers import tracking
 
+    _hush()
     folder = run.writer.folder
     go_on = f"go on with: preflexor train {folder / 'config.toml'} --out {folder} --resume"
     config = run.recipe.model_dump(mode="json")
@@ -159,6 +160,13 @@ def _train(ctx: click.Context, run: "Run", *, trackers: tuple[Any, ...]) -> Path
         if e.exit_code == 1:
             click.echo(go_on, err=True)
         raise
+
+
+def _hush() -> None:
+    """No bars but ours: those of transformers would write into it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _need(backend: str) -> None:

@@ -46,7 +46,7 @@ class _Lines:
     def show(self, what: str, *, done: int = 0, total: int = 0, note: str = "") -> None:
         """Now and then."""
         if total and self._is_due(time.monotonic()):
-            click.echo(inert(f"{what}: step {done} of {total}, {note}"), err=True)
+            click.echo(inert(f"{what}: {done} of {total}, {note}"), err=True)
 
 
 class _Bar:
@@ -62,5 +62,5 @@ class _Bar:
 
     def show(self, what: str, *, done: int = 0, total: int = 0, note: str = "") -> None:
         """In the bar."""
-        text = f"step {done} of {total}, {note}" if total else note
+        text = f"{done} of {total}, {note}" if total else note
         self._bar.update(self._task, description=inert(what), completed=done, total=total or None, note=inert(text))

@@ -65,6 +65,9 @@ def resolved(recipe: Recipe, given: Given) -> Recipe:
     made = recipes.with_values(recipe, {**values, "base": base})
     if not made.data.pairs and made.forge is None:
         raise ConfigError("the recipe has neither data.pairs nor a [forge] table; name a file of rows by --pairs")
+    knows_it = not made.data.store or (made.forge is not None and made.forge.questions is not None)
+    if made.forge is not None and (made.data.teacher or bases.NANO) == bases.NANO and not knows_it:
+        raise ConfigError("the teacher nano knows only the bundled library; name one that can read by --teacher")
     return made
 
 
