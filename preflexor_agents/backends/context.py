@@ -75,6 +75,8 @@ class Context:
         self.shares = shares
         self.interrupt = CancelFlag()
         """Aborts a running `evaluate`."""
+        self.busy_threads = 0 if llama_cpp.llama_supports_gpu_offload() else int(llama_cpp.llama_n_threads(pointer))
+        """Threads that compute all the time while `evaluate` runs; 0 where a GPU may do it."""
         self._pointer = pointer
         self._memory = llama_cpp.llama_get_memory(pointer)
         self._rows = _Rows()

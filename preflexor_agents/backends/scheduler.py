@@ -82,6 +82,8 @@ class Scheduler:
         self._widths = widths.recall(name)
         self._chosen: dict[int, int] = {}
         """What `_widths` said."""
+        self._timings = 0 if self._widths.seconds else widths.MOST_TIMINGS
+        """How often the widths may still be timed."""
         self._arrived: deque[Waiting[Any]] = deque()
         self._live: list[_Live] = []
         self._full = False
@@ -272,8 +274,8 @@ class Scheduler:
         return guess[: live.lookup.length(self._widths.cost)]
 
     def _time_widths(self, live: _Live) -> None:
-        """Once for each model, build and number of threads, behind the text of a job; later if somebody leaves now."""
-        if self._widths.seconds or not self._context.shares:
+        """Once for each model, build and number of threads, behind the text of a job; again if it was disturbed."""
+        if not self._timings or not self._context.shares:
             return
         slots = self._prefixes.scratch(max(widths.CANDIDATES))
         if slots and live.slot is not None:
@@ -286,13 +288,15 @@ class Scheduler:
                 return self._context.evaluate([Row(0, next(place), slot.number, True) for slot, place in used])
 
             try:
-                measured = widths.timed(step)
+                timing = widths.timed(step, threads=self._context.busy_threads)
             finally:
                 for slot in slots:
                     self._context.cut(slot.number, 0)
-            if measured.seconds:
-                self._widths, self._chosen = measured, {}
-                widths.remember(self._name, measured)
+            if timing.widths.seconds:
+                self._widths, self._chosen = timing.widths, {}
+                self._timings = 0 if timing.undisturbed else self._timings - 1
+            if timing.undisturbed:
+                widths.remember(self._name, timing.widths)
 
     def _verify(self, live: _Live, drafts: list[int]) -> None:
         """Take the guessed tokens as far as they are what is drawn."""

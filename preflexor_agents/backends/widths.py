@@ -1,5 +1,7 @@
 """How many sequences to advance in one step: timed once for each model, build and number of threads, then kept.
 
+A timing that other programs disturbed is not kept but done again, a few times in a process.
+
 The steps are timed behind the prompt that is at hand, since attention to it costs the more the smaller a model is.
 Quantised weights on a CPU can get slower when two or four sequences are computed at once, so the widest batch is not
 always the fastest.
@@ -12,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -19,10 +22,16 @@ CANDIDATES = (1, 2, 4, 8, 16)
 """Widths that are timed."""
 ROUNDS = 12
 """Most steps of each width; a busy moment then hits all widths alike."""
+MOST_TIMINGS = 3
+"""Timings in one process, if none is undisturbed."""
 _MOST_KEPT = 64
 """Timings in the file; the oldest go."""
 _LONG_S = 1.0
 """No other round is begun after so long."""
+_UNDISTURBED = 0.85
+"""Share of the time that the threads must have had a processor; below it, other programs were measured."""
+_SCHEME = 2
+"""Another number when steps come to be computed in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +57,33 @@ class Widths:
         return (self.seconds[below] + share * (self.seconds[above] - self.seconds[below])) / self.seconds[1]
 
 
-def timed(step: Callable[[int], bool]) -> Widths:
+class Timing(NamedTuple):
+    """What came of timing steps."""
+
+    widths: Widths
+    undisturbed: bool
+    """Whether it is worth being kept."""
+
+
+def timed(step: Callable[[int], bool], *, threads: int) -> Timing:
     """Time steps; the best of a few each, since other programs only make them slower.
 
     Args:
         step: does a step of so many tokens; False if it was interrupted, which ends the timing without a result.
+        threads: that compute a step, all the time; 0 where a GPU does.
     """
     seconds = dict.fromkeys(CANDIDATES, float("inf"))
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     for _ in range(ROUNDS):
         for width in CANDIDATES:
             start = time.perf_counter()
             if not step(width):
-                return Widths()
+                return Timing(Widths(), undisturbed=False)
             seconds[width] = min(seconds[width], time.perf_counter() - start)
         if time.perf_counter() - began > _LONG_S:
             break
-    return Widths(seconds)
+    share = (time.process_time() - computed) / (time.perf_counter() - began)
+    return Timing(Widths(seconds), undisturbed=share >= _UNDISTURBED * threads)
 
 
 def key(path: Path, *, threads: int) -> str:
@@ -72,7 +91,7 @@ def key(path: Path, *, threads: int) -> str:
     import llama_cpp
 
     status = path.stat()
-    return f"{path.name}/{status.st_size}/{status.st_mtime_ns}/{llama_cpp.__version__}/{threads}"
+    return f"{path.name}/{status.st_size}/{status.st_mtime_ns}/{llama_cpp.__version__}/{threads}/{_SCHEME}"
 
 
 def recall(name: str) -> Widths:

@@ -10,6 +10,7 @@ import pytest
 
 gguf = pytest.importorskip("gguf", reason="needs the quantize extra")
 
+from preflexor_agents.backends import scheduler  # noqa: E402
 from preflexor_agents.backends.base import Backend, Completion, Delta, Request  # noqa: E402
 from preflexor_agents.backends.llamacpp import LlamaCppBackend  # noqa: E402
 from preflexor_agents.backends.loops import is_loop  # noqa: E402
@@ -260,7 +261,8 @@ async def test_schema_that_is_no_grammar_is_told(open_model: Open, schema):
     assert (await said(backend)).usage.generated > 0
 
 
-async def test_requests_are_answered_in_order_of_arrival(open_model: Open):
+async def test_requests_are_answered_in_order_of_arrival(open_model: Open, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scheduler, "MOST_LIVE", 1)
     backend = await open_model(chain=TALK)
     ends: list[int] = []
 

@@ -104,7 +104,8 @@ async def test_guesses_change_nothing_and_some_are_right(nano: LlamaCppBackend):
     merge = integrate(Grounds(question="What is the toughness of nacre?", passages=(passage,)), answers=answers)
     copying = Request(messages=merge, sampling=replace(GREEDY, max_tok=120))
     made: list[Lookup] = []
-    nano._model.scheduler._widths = Widths(dict.fromkeys(CANDIDATES, 1.0))  # guessing pays on any machine
+    scheduler = nano._model.scheduler
+    scheduler._widths, scheduler._timings = Widths(dict.fromkeys(CANDIDATES, 1.0)), 0  # guessing pays on any machine
     learn = Lookup.learn
 
     def noted(self: Lookup, guessed: int, right: int) -> None:

@@ -28,13 +28,22 @@ def test_a_width_that_never_pays_is_never_chosen():
 
 def test_the_best_of_several_steps_counts_for_every_width():
     calls: dict[int, int] = {}
-    measured = widths.timed(lambda width: calls.update({width: calls.get(width, 0) + 1}) is None)
+    timing = widths.timed(lambda width: calls.update({width: calls.get(width, 0) + 1}) is None, threads=0)
+    measured = timing.widths
     assert set(measured.seconds) == set(calls) == set(CANDIDATES) and min(calls.values()) > 1
     assert all(seconds > 0 for seconds in measured.seconds.values())
 
 
 def test_a_timing_that_was_interrupted_counts_for_nothing():
-    assert widths.timed(lambda width: width < 8) == Widths()
+    assert widths.timed(lambda width: width < 8, threads=0) == (Widths(), False)
+
+
+def test_a_timing_whose_threads_had_to_wait_for_a_processor_is_not_worth_keeping(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(widths.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(widths.time, "process_time", lambda: 1.5 * next(clock))
+    found = [widths.timed(lambda _: True, threads=threads).undisturbed for threads in (0, 1, 2)]
+    assert found == [True, True, False]
 
 
 def test_a_timing_fits_into_the_places_made_for_it():
