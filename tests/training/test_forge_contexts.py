@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from preflexor_agents.errors import InputError, StoreError
-from preflexor_agents.store import Store, picking
+from preflexor_agents.store import Store, browsing, picking
 from preflexor_training.forge import contexts
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Dropped
@@ -137,6 +139,21 @@ def test_a_chunk_that_is_gone_is_told(small: Store, tmp_path: Path):
     small.remove(tmp_path / "cat.txt")
     with pytest.raises(StoreError, match=r"chunk \d is no longer in store .*; a document was changed: start anew"):
         contexts.draw(corpus, number=0)
+
+
+def test_only_the_texts_of_passages_that_are_drawn_are_read(store: Store, monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+
+    @contextmanager
+    def watched(path: Path) -> Iterator[Database]:
+        with reading(path) as db:
+            db.conn.set_trace_callback(read.append)
+            yield db
+
+    reading = browsing.reading
+    monkeypatch.setattr(browsing, "reading", watched)
+    drawn(store, 5, passages=2)
+    assert len([sql for sql in read if "c.text" in sql]) == 10 and len(read) == 11
 
 
 def test_a_span_names_the_words_as_they_stand_in_the_document(store: Store):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -76,7 +76,7 @@ def categories(settings: ForgeSettings, pack: Pack, *, needs: tuple[str, ...]) -
     )
 
     async def join(job: Job, values: Values) -> Thinking:
-        return joined({wanted.name: values[step_of(wanted)] for wanted in pack.categories})
+        return joined([(wanted.name, values[step_of(wanted)]) for wanted in pack.categories])
 
     return (*parts, Step(name="thinking", needs=tuple(part.name for part in parts), run=join))
 
@@ -94,8 +94,8 @@ def with_graph(settings: ForgeSettings, pack: Pack, *, needs: tuple[str, ...]) -
         graph, pattern, context = values["graph"], values["pattern"], values["pattern_context"]
         sections = {CONCEPTS: graph.lines(), PATTERN: pattern.text, PATTERN_CONTEXT: context.text}
         said = "\n\n".join(f"**{name}**:\n\n{text}" for name, text in sections.items() if text)
-        rest = {wanted.name: values[step_of(wanted)] for wanted in pack.categories}
-        return joined({GRAPH_HEADING: Written(text=said), **rest})
+        rest = [(wanted.name, values[step_of(wanted)]) for wanted in pack.categories]
+        return joined([(GRAPH_HEADING, Written(text=said)), *rest])
 
     names = ("graph", "pattern", "pattern_context", *(part.name for part in parts))
     return (
@@ -134,7 +134,7 @@ def typed(settings: ForgeSettings, pack: Pack, *, needs: tuple[str, ...]) -> tup
     )
 
 
-def joined(parts: Mapping[str, Written]) -> Thinking:
+def joined(parts: Sequence[tuple[str, Written]]) -> Thinking:
     """The parts under their headings, as published; those with nothing to say are left out and counted.
 
     Raises:
@@ -142,7 +142,7 @@ def joined(parts: Mapping[str, Written]) -> Thinking:
     """
     counts: Counter[str] = Counter()
     said = []
-    for name, written in parts.items():
+    for name, written in parts:
         text = _unheaded(written.text, name)
         counts["headings_mended"] += text != written.text
         if text:
