@@ -13,7 +13,7 @@ from preflexor_agents.word_diff import Piece, change, word_diff
 from preflexor_training.forge.browsing import sections
 
 if TYPE_CHECKING:
-    from preflexor_training.forge.browsing import Shown
+    from preflexor_training.forge.browsing import Shown, Words
     from preflexor_training.forge.records import CallRecord, Row
     from preflexor_training.pairs import Reply
 
@@ -82,13 +82,19 @@ def _context(row: "Row", context: "Sequence[Shown]", console: Console) -> Iterat
         place = f"  [{number}] {span.title} ({span.source}{page}, characters {span.start}-{span.end})"
         yield Text(one_line(inert(place)), style="cyan")
         if words.get(span):
-            styles = {"around": "dim", "passage": "", "quote": "bold reverse"}
-            text = Text()
-            for piece in words[span]:
-                _add(text, piece.kind, piece.text, styles[piece.kind], console)
-            yield _indented(text)
+            yield _indented(_passage(words[span], console))
         elif context:
             yield _indented(Text("the document in the store says something else there, or is gone", style="yellow"))
+
+
+def _passage(words: "Sequence[Words]", console: Console) -> Text:
+    """The passage, bright among the dim words around it, or in brackets where there are no colours."""
+    before, *inside, after = words
+    bracket = "" if _has_colours(console) else "|"
+    text = Text(f"…{inert(before.text)}{bracket}", style="dim") if before.text else Text(bracket, style="dim")
+    for piece in inside:
+        _add(text, piece.kind, piece.text, "bold reverse" if piece.kind == "quote" else "", console)
+    return text.append(f"{bracket}{inert(after.text)}…" if after.text else bracket, style="dim")
 
 
 def _answers(row: "Row", console: Console, *, diff: bool) -> RenderableType:
@@ -122,8 +128,12 @@ def _differing(pieces: Iterable[Piece], skip: str, console: Console) -> Text:
 
 def _add(text: Text, kind: str, words: str, style: str, console: Console) -> None:
     """Add a stretch, marked by its style, or by signs where there are no colours."""
-    before, after = ("", "") if console.is_terminal and not console.no_color else _MARKS.get(kind, ("", ""))
+    before, after = ("", "") if _has_colours(console) else _MARKS.get(kind, ("", ""))
     text.append(f"{before}{inert(words)}{after}", style=style)
+
+
+def _has_colours(console: Console) -> bool:
+    return console.is_terminal and not console.no_color
 
 
 def _whole(reply: "Reply") -> str:
