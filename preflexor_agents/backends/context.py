@@ -60,7 +60,7 @@ class _Rows:
 class Context:
     """Not thread-safe: one thread makes, uses and closes it."""
 
-    def __init__(self, pointer: int, *, cells: int, sequences: int, shares: bool) -> None:
+    def __init__(self, pointer: int, *, cells: int, sequences: int, shares: bool, saves: bool) -> None:
         """Take over a context of llama.cpp with a unified cache and batches of PIECE_TOK.
 
         Args:
@@ -69,10 +69,13 @@ class Context:
             sequences: how many it can tell apart.
             shares: whether a sequence can be copied or cut at any place; models with a recurrent state can not, and
                 are not interrupted either, since a half-computed state cannot be taken back.
+            saves: whether a state that is put back can be cut as well; llama.cpp leaves out of it what the last token
+                does not see, so not where layers see a window of the text only.
         """
         self.cells = cells
         self.sequences = sequences
         self.shares = shares
+        self.saves = saves
         self.interrupt = CancelFlag()
         """Aborts a running `evaluate`."""
         self.busy_threads = 0 if llama_cpp.llama_supports_gpu_offload() else int(llama_cpp.llama_n_threads(pointer))

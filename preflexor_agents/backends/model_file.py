@@ -59,7 +59,8 @@ class ModelFile:
         context: int | None = llama_cpp.llama_init_from_model(self.pointer, params)
         if context is None:
             raise ModelError(f"no context of {context_tok} tokens{_reason()}; close other programs")
-        return Context(context, cells=cells, sequences=sequences, shares=not recurrent)
+        whole = not recurrent and not llama_cpp.llama_model_n_swa(self.pointer)
+        return Context(context, cells=cells, sequences=sequences, shares=not recurrent, saves=whole)
 
     def _cell_bytes(self) -> int:
         """What keys and values of one token take in the cache, in 16-bit floats.

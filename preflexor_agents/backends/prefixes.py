@@ -141,6 +141,8 @@ class Prefixes:
 
     def _trim(self) -> None:
         """Let idle sequences that can be put back quickly leave, beyond KEPT_TOK cells."""
+        if not self._context.saves:
+            return
         live = self.live_cells()
         for slot in list(self._slots.values()):
             if self.used - live <= KEPT_TOK:
@@ -208,7 +210,7 @@ class Prefixes:
 
     def _save(self, slot: Slot) -> None:
         """Keep the state of a sequence that leaves the cache, if it has much that no other one begins with."""
-        if not self._context.shares:
+        if not self._context.saves:
             return
         length = len(slot.tokens) // SHARE_TOK * SHARE_TOK
         whole = [*slot.tokens[:length], -1]
