@@ -166,7 +166,7 @@ def _hush() -> None:
     """No bars but ours: those of transformers would write into it."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _need(backend: str) -> None:

@@ -3,9 +3,7 @@
 import json
 import multiprocessing
 import os
-import random
 import signal
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from multiprocessing.context import ForkServerContext
@@ -20,11 +18,12 @@ from preflexor_training.rounds import Work, train
 from preflexor_training.sources import open_source
 
 CHANGES = (
-    "phases.0.checkpoint_every=3",
-    "phases.1.checkpoint_every=3",
-    "phases.0.rows_per_round=12",
-    "phases.1.rows_per_round=12",
+    "phases.0.checkpoint_every=2",
+    "phases.1.checkpoint_every=2",
+    "phases.0.rows_per_round=10",
+    "phases.1.rows_per_round=10",
     "phases.0.passes=2",
+    "phases.1.passes=2",
     "adapter.dropout=0.1",
 )
 
@@ -58,7 +57,7 @@ def small_base(out: Path) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=96,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=2,
@@ -114,13 +113,13 @@ def processes(*modules: str) -> ForkServerContext:
 
 
 def killed(
-    context: ForkServerContext, target: Callable[..., object], args: Sequence[Any], *, out: Path, lines: int
+    context: ForkServerContext, target: Callable[..., object], args: Sequence[Any], *, out: Path, at: int
 ) -> bool:
-    """Run `target` in a process and kill it when metrics.jsonl has so many lines; whether it was killed."""
+    """Run `target` in a process and kill it when a run has come so far, as `marks` counts; whether it was killed."""
     process = context.Process(target=target, args=tuple(args))
     process.start()
-    while process.is_alive() and _lines(out / "metrics.jsonl") < lines:
-        process.join(0.002)
+    while process.is_alive() and marks(out) < at:
+        process.join(0.001)
     if process.is_alive():
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -129,10 +128,27 @@ def killed(
     return process.exitcode != 0
 
 
-def run_torch(recipe: Recipe, out: Path, resume: bool) -> None:  # noqa: FBT001 - a target of a process
-    """A run with the real learner."""
+def marks(out: Path) -> int:
+    """How far a run has come: its files, and the lines in those that grow. Only its end has the most."""
+    try:
+        files = [path for path in out.rglob("*") if path.is_file()]
+        return len(files) + sum(path.read_bytes().count(b"\n") for path in files if path.suffix == ".jsonl")
+    except FileNotFoundError:
+        return 0
+
+
+def run_torch(recipe: Recipe, out: Path, resume: bool) -> None:
+    """A run with the real learner, in a process of its own."""
     run(recipe, out, opener("trl"), resume=resume)
 
 
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def facts(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """What a run wrote down, without what differs from one run to the next: times."""
+    timed = ("t_s", "seconds", "tokens_per_s")
+    return {
+        name: [
+            {key: value for key, value in json.loads(line).items() if key not in timed}
+            for line in (out / name).read_text(encoding="utf-8").splitlines()
+        ]
+        for name in ("metrics.jsonl", "samples.jsonl", "audit.jsonl", "pairs.jsonl", "rounds.jsonl")
+    }
