@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from preflexor_agents import packs
 from preflexor_agents.backends.base import Backend, Completion, Request, complete
+from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
 from preflexor_agents.backends.scripted import Reply as Scripted
 from preflexor_agents.backends.scripted import ScriptedBackend
 from preflexor_agents.errors import BackendError, PreflexorError
 from preflexor_agents.events import Passage
-from preflexor_agents.prompts import Message
+from preflexor_agents.prompts import Grounds, Message, draft
 from preflexor_agents.reflection.verdicts import same
 from preflexor_training.forge import rejected
 from preflexor_training.forge.asking import Written
@@ -24,6 +25,7 @@ from preflexor_training.forge.rejected import Rejected
 from preflexor_training.forge.rows import run_steps
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Call, Dropped, Job, Step
+from preflexor_training.forge.verifiers import exact
 from preflexor_training.pairs import Reply
 
 CHOSEN = Reply(thinking="Tablets slide.", answer="Nacre has a toughness of 4.5 MPa m^0.5.")
@@ -226,6 +228,12 @@ async def test_a_judge_decides_blind_in_both_orders() -> None:
     assert all("Tablets slide" not in text and PASSAGES[0].text in text for text in asked)
 
 
+async def test_answers_that_are_the_same_are_judged_once() -> None:
+    calls: list[Call] = []
+    await run(ForgeSettings(verifier="judge", samples=4), judge=worse_with_glue, calls=calls)
+    assert sum(call.who == "judge" for call in calls) == 2
+
+
 async def test_a_judge_that_always_prefers_the_first_answer_yields_ties_and_no_pair() -> None:
     with pytest.raises(Dropped, match=r"tie: 0\.5 to 0\.5") as dropped:
         await run(ForgeSettings(verifier="judge", samples=5), judge=first_is_better)
@@ -293,3 +301,52 @@ def test_a_spoilt_answer_is_never_the_answer_and_always_the_same(answer: str, se
 def test_what_is_spoilt_in_an_answer(answer: str, results: set[str]) -> None:
     found = {perturbed(answer, seed=seed, names=["Nacre", "Spider silk"]) for seed in range(40)}
     assert results <= found and all(not same(text, answer) for text in found)
+
+
+async def test_a_judge_is_told_the_known_answer() -> None:
+    calls: list[Call] = []
+    await run(ForgeSettings(verifier="judge"), judge=worse_with_glue, gold="4.5 MPa m^0.5", calls=calls)
+    asked = [call.request.messages[-1].content for call in calls if call.who == "judge"]
+    assert len(asked) == 2 and all("The right answer is: 4.5 MPa m^0.5" in text for text in asked)
+
+
+@pytest.mark.parametrize(
+    "text", ["1," * 20_000 + "x", "Aa " * 10_000, "\n" * 20_000 + "A", "is " * 10_000, "-1" * 9000]
+)
+def test_no_answer_takes_long_to_score_or_to_spoil(text: str) -> None:
+    assert not same(perturbed(text, seed=3, names=["Nacre"]), text)
+    assert exact(text, "keratin") == exact(text, "no") == 0
+
+
+async def test_samples_of_one_prompt_are_read_from_it_once() -> None:
+    backend = await LlamaCppBackend.open(nano_path(), context_tok=1024)
+    replies: list[Completion] = []
+
+    async def ask(call: Call) -> Completion:
+        replies.append(await complete(backend, call.request))
+        return replies[-1]
+
+    async def retrieve(_query: str, *, k: int) -> tuple[Passage, ...]:
+        return ()
+
+    try:
+        passages = tuple(
+            replace(PASSAGES[0], text="Nacre is built of aragonite tablets and protein. " * 8) for _ in "ab"
+        )
+        trained = draft(Grounds(question=QUESTION, passages=passages))
+        settings = ForgeSettings.model_validate(
+            {
+                "phase": 2,
+                "samples": 4,
+                "prompt": "grounded",
+                "student_thinking_drawing": {"temperature": 4, "max_tok": 48},
+            }
+        )
+        job = Job(number=0, seed=1, passages=passages, pack=packs.load("general"), ask=ask, retrieve=retrieve)
+        before = (fixed("question", Question(text=QUESTION)), fixed("enrichment", Written()), fixed("prompt", trained))
+        await run_steps((*before, rejected.steps(settings)[0]), lambda _: job)
+    finally:
+        await backend.aclose()
+    read = sum(reply.usage.prompt - reply.usage.cached for reply in replies)
+    assert len(replies) >= 4 and read < 1.5 * max(reply.usage.prompt for reply in replies)
+    assert len({(reply.thinking, reply.answer) for reply in replies}) > 1

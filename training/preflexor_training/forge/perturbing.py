@@ -16,7 +16,6 @@ _VERB = re.compile(
     r"\b(?P<verb>is|are|was|were|can|could|will|would|should|must|does|do|did)(?P<not>\s+not\b|not\b|n?['\u2019]t\b)?",
     re.IGNORECASE,
 )
-_SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|\n\s*)$")
 _NAME = re.compile(r"\b[A-Z][a-z]{3,}(?:[ -][A-Z][a-z]{2,})*\b")
 _OPPOSITES = re.findall(
     r"(\S+)/(\S+)",
@@ -82,7 +81,7 @@ def _renamed(text: str, names: Sequence[str], draw: Random) -> str:
     """One name exchanged for another: two that are both there change places, else one from without comes in."""
     known = [name for name in dict.fromkeys(names) if name.strip()]
     here = [name for name in known if _name(name).search(text)]
-    inside = [match.group() for match in _NAME.finditer(text) if not _SENTENCE_START.search(text[: match.start()])]
+    inside = [match.group() for match in _NAME.finditer(text) if not _begins(text, match.start())]
     here = list(dict.fromkeys(here)) or list(dict.fromkeys(inside))
     if len(here) > 1:
         first = here.pop(_below(draw, len(here)))
@@ -109,6 +108,13 @@ def _flipped(text: str, draw: Random) -> str:
     match = found[_below(draw, len(found))]
     word = _cased(_FLIP[match.group().lower()], like=match.group())
     return text[: match.start()] + word + text[match.end() :]
+
+
+def _begins(text: str, start: int) -> bool:
+    """Whether a sentence or a line begins there, so that a capital says nothing."""
+    before = text[:start]
+    said = before.rstrip()
+    return not said or said[-1] in ".!?:" or "\n" in before[len(said) :]
 
 
 def _name(name: str) -> re.Pattern[str]:

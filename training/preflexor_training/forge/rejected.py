@@ -18,6 +18,7 @@ from preflexor_agents.reflection.verdicts import same
 from preflexor_training.forge import judging, prompts, verifiers
 from preflexor_training.forge.asking import call, taken
 from preflexor_training.forge.given import Question
+from preflexor_training.forge.judging import Judged
 from preflexor_training.forge.perturbing import perturbed
 from preflexor_training.forge.settings import Drawing, ForgeSettings, RejectedKind
 from preflexor_training.forge.steps import Dropped, Job, Step, Values, Who
@@ -218,7 +219,7 @@ async def _choose(
     usable = [sample for sample in checked if not sample.fault]
     faulty = [sample for sample in checked if sample.fault]
     if settings.verifier == "none":
-        scored = [_Scored(sample, 1.0, 0.0) for sample in usable[:1]]
+        scored = [_Scored(sample, 1.0, 0.0) for sample in usable]
     elif score is not None:
         scored = _scored(usable, chosen, values["question"], score)
     else:
@@ -256,19 +257,25 @@ def _scored(samples: Sequence[Sample], chosen: Reply, question: Question, score:
 async def _judged(
     settings: ForgeSettings, job: Job, values: Values, chosen: Reply, samples: Sequence[Sample]
 ) -> list[_Scored | Sample]:
-    grounds = Grounds(question=values["question"].text, passages=given(job, values).context)
+    """The samples' shares of the comparisons; answers that are the same are compared once."""
+    question: Question = values["question"]
+    known = (f"The right answer is: {question.gold}",) if question.gold else ()
+    grounds = Grounds(question=question.text, passages=given(job, values).context, steering=known)
 
-    async def one(number: int, sample: Sample) -> _Scored | Sample:
-        judged = await judging.compare(
-            job, grounds, chosen.answer, sample.reply.answer, drawing=settings.judge_drawing, number=number
-        )
-        if judged.failed:
-            return Sample(sample.reply, "judge_failed", judged.failed, sample.is_cut)
-        return _Scored(sample, judged.score, 1 - judged.score)
+    async def one(number: int, answer: str) -> Judged:
+        return await judging.compare(job, grounds, chosen.answer, answer, drawing=settings.judge_drawing, number=number)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(number, sample)) for number, sample in enumerate(samples)]
-    return [task.result() for task in tasks]
+        answers = dict.fromkeys(sample.reply.answer for sample in samples)
+        tasks = {text: group.create_task(one(number, text)) for number, text in enumerate(answers)}
+    found: list[_Scored | Sample] = []
+    for sample in samples:
+        judged = tasks[sample.reply.answer].result()
+        if judged.failed:
+            found.append(Sample(sample.reply, "judge_failed", judged.failed, sample.is_cut))
+        else:
+            found.append(_Scored(sample, judged.score, 1 - judged.score))
+    return found
 
 
 def _refused(scored: _Scored, margin: float) -> Sample:

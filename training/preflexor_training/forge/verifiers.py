@@ -17,9 +17,11 @@ TOLERANCE = Decimal("0.01")
 """Relative, of a number."""
 Score = Callable[[str, str], float]
 """What an answer scores, given the known one."""
-_WORD = re.compile(r"(?:(?<![\w.])-)?\d+(?:[.,]\d+)*(?![\w])|\w+")
+_WORD = re.compile(r"(?:(?<![\w.])-)?\d+(?:[.,]\d+)*|[^\W\d]\w*")
 _SHORT = frozenset(("yes", "no", "true", "false"))
 _FINAL = re.compile(r"\b(?:answer|result|option|choice)\s*(?:is|:)?\s*$", re.IGNORECASE)
+_NEAR = 40
+"""Characters before a word in which it may be said to be the answer."""
 _PREFIXES = {"T": 12, "G": 9, "M": 6, "k": 3, "c": -2, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15}
 _BASES = frozenset(
     ("Pa", "m", "g", "J", "N", "W", "V", "A", "s", "L", "Hz", "eV", "mol", "K", "Da", "cal", "S", "C", "F")
@@ -97,7 +99,7 @@ def _words(text: str) -> list[str]:
 
 def _is_named(answer: str, word: str) -> bool:
     found = re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", answer, re.IGNORECASE)
-    return any(_FINAL.search(answer[: match.start()].rstrip("*( \n")) for match in found)
+    return any(_FINAL.search(answer[max(0, match.start() - _NEAR) : match.start()].rstrip("*( \n")) for match in found)
 
 
 def _meets(have: Quantity, want: Quantity) -> bool:
