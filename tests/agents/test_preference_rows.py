@@ -32,8 +32,16 @@ def reply(text: str) -> dict[str, str]:
             "rejected_messages": [{"role": "user", "content": [{"type": "text", "value": "Q"}]}, reply("no")],
         },
         {"question": "Q", "chosen": "yes", "rejected": "no"},
+        {"prompt": "Q", "chosen": [user("Q"), reply("yes")], "rejected": [user("Q"), reply("no")]},
+        {"chosen": "\n\nHuman: Q\n\nAssistant: yes", "rejected": "\n\nHuman: Q\n\nAssistant: no"},
+        {"instruction": "Q", "output": ["yes", "no"]},
+        {"input": {"messages": [user("Q")]}, "preferred_output": [reply("yes")], "non_preferred_output": [reply("no")]},
+        {"prompt": [user("Q")], "chosen": {"answer": "yes", "thinking": None}, "rejected": {"answer": "no"}},
     ],
-    ids=["plain", "turns", "prompt inside", "alpaca", "sharegpt", "parts", "question"],
+    ids=[
+        *("plain", "turns", "prompt inside", "alpaca", "sharegpt", "parts", "question"),
+        *("prompt twice", "transcript", "two outputs", "openai", "sections apart"),
+    ],
 )
 def test_one_preference_in_every_shape(data: dict[str, object]) -> None:
     row = row_of(data, where="row 1")
@@ -69,6 +77,33 @@ def test_context_scores_and_the_rest_are_kept_apart() -> None:
     assert row == Row(
         "Q", "a", "b", "one\n\ntwo", {"score.chosen": 0.9, "score.rejected": 2.0, "seed": 7.0}, {"model": "nano"}
     )
+
+
+def test_a_row_of_a_run_shows_its_sections_between_tags_and_where_its_context_stands() -> None:
+    span = {"chunk_id": 1, "source": "a.md", "title": "Nacre", "page": 3, "start": 5, "end": 9, "sha256": "0"}
+    data = {
+        "schema": 1,
+        "state": "kept",
+        "prompt": [user("Q")],
+        "chosen": {"thinking": "hm", "reflection": "well", "answer": "yes"},
+        "rejected": {"thinking": None, "reflection": None, "answer": "no"},
+        "context": [span],
+        "scores": {"margin": 0.5},
+    }
+    row = row_of(data, where="row 1")
+    assert row.chosen == "<|thinking|>\nhm\n<|/thinking|>\n<|reflect|>\nwell\n<|/reflect|>\nyes"
+    assert (row.rejected, row.context) == ("no", "Nacre (a.md, page 3, characters 5-9)")
+    assert row.numbers["scores.margin"] == 0.5 and row.notes["state"] == "kept"
+
+
+def test_a_row_that_a_run_gave_up_is_shown_with_its_reason() -> None:
+    row = row_of({"state": "dropped", "reason": "tie: half each", "chosen": {"answer": ""}}, where="row 1")
+    assert (row.chosen, row.rejected, row.notes["reason"]) == ("", "", "tie: half each")
+
+
+def test_half_a_character_is_replaced() -> None:
+    row = row_of({"prompt": "Q\ud800", "chosen": [reply("a\udfff")], "rejected": "b"}, where="row 1")
+    assert row[:3] == ("Q\ufffd", "a\ufffd", "b")
 
 
 def test_equal_answers_are_still_answers() -> None:
@@ -107,6 +142,18 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path, content: bytes
     file = tmp_path / "rows.json"
     file.write_bytes(content)
     with pytest.raises(InputError, match=words):
+        open_rows(file)
+
+
+def test_the_folder_of_a_run_is_its_log(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    assert open_rows(tmp_path).row(0)[:3] == ("Q", "a", "b")
+
+
+def test_one_object_over_several_lines_is_no_file_of_rows(tmp_path: Path) -> None:
+    file = tmp_path / "index.json"
+    file.write_text('{\n "one": {\n "file_name": "a.json"}}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"is one object \(one…\), not rows"):
         open_rows(file)
 
 

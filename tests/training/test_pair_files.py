@@ -1,12 +1,14 @@
 """Pairs from files of preferences in every shape, and what is said of rows that are none."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from preflexor_agents.errors import InputError
 from preflexor_agents.prompts import Message
+from preflexor_training import tables
 from preflexor_training.pairs import Pair, Problem, Reply, read_pairs
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "prefs-small"
@@ -161,6 +163,32 @@ def test_a_folder_without_rows_and_a_missing_file_are_refused(tmp_path: Path) ->
     (tmp_path / "state.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="is damaged"):
         list(read_pairs(tmp_path))
+
+
+def test_a_dataset_of_one_split_is_read_and_of_several_one_is_to_be_named(tmp_path: Path) -> None:
+    import datasets  # type: ignore[import-untyped]
+
+    rows = [{"prompt": "Q", "chosen": "yes", "rejected": "no"}]
+    with tables.library("writing"):
+        train, test = datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows)
+        datasets.DatasetDict({"train": train}).save_to_disk(str(tmp_path / "one"))
+        datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path / "two"))
+    assert [type(found) for found in read_pairs(tmp_path / "one")] == [Pair]
+    assert [type(found) for found in read_pairs(tmp_path / "two" / "test")] == [Pair]
+    with pytest.raises(InputError, match=r"has the splits train, test; name one, as .*two/train"):
+        list(read_pairs(tmp_path / "two"))
+
+
+@pytest.mark.parametrize(("missing", "place"), [("pyarrow", "rows.parquet"), ("datasets", "folder")])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    missing: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1....PAR1")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "state.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=r"takes .*pip install 'preflexor-agents\[train\]'"):
+        list(read_pairs(tmp_path / place))
 
 
 @needs_data

@@ -44,7 +44,7 @@ def write_parquet(table: "pyarrow.Table", path: Path) -> None:
 
 def write_folder(table: "pyarrow.Table", folder: Path) -> None:
     """Write a folder for `datasets.load_from_disk`. Raises OSError if it cannot be written."""
-    with _datasets("writing") as datasets:
+    with library("writing") as datasets:
         features = datasets.Features.from_arrow_schema(table.schema)
         datasets.Dataset.from_dict(table.to_pydict(), features=features).save_to_disk(str(folder))
 
@@ -73,7 +73,7 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 def _read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
         raise InputError(f"{folder} is a folder without {LOG} and without a saved dataset; name a file in it")
-    with _datasets("reading") as datasets:
+    with library("reading") as datasets:
         try:
             found = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError, TypeError, arrow("reading").ArrowException) as e:
@@ -86,8 +86,8 @@ def _read_folder(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _datasets(what: str) -> Iterator[Any]:
-    """The library, kept from drawing bars of its own."""
+def library(what: str) -> Iterator[Any]:
+    """The `datasets` library, kept from drawing bars of its own. Raises InputError: it is missing."""
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError:
