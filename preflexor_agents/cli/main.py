@@ -23,6 +23,7 @@ COMMANDS = (
     "store",
     "eval",
     "trace",
+    "forge",
     "train",
     "merge",
     "quantize",

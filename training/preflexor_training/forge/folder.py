@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from preflexor_agents.errors import DiskError, InputError
 from preflexor_agents.packs import Pack
 from preflexor_agents.preference_rows import LOG
-from preflexor_agents.store import picking
+from preflexor_agents.store import Store, picking
 from preflexor_training import toml_text
 from preflexor_training.forge.cache import sha256_of
 from preflexor_training.forge.settings import ForgeSettings
+from preflexor_training.forge.steps import Who
 
 SETTINGS, RUN = "settings.toml", "run.toml"
 _ENDS_BYTES = 1 << 20
@@ -89,19 +90,17 @@ def run_id(settings: ForgeSettings, origin: Origin) -> str:
     return sha256_of([_plain(_facts(settings)), _plain(origin)])
 
 
-def origin_of(
-    settings: ForgeSettings, *, store: Path, pack: Pack, teacher: ModelMark, student: ModelMark, judge: ModelMark
-) -> Origin:
+def origin_of(settings: ForgeSettings, store: Store, pack: Pack, models: Mapping[Who, ModelMark]) -> Origin:
     """What decides the rows, of things as they are. Raises InputError, StoreError: something cannot be read."""
-    documents = sorted([key.document_sha256, key.start] for key in picking.chunk_keys(store))
+    documents = sorted([key.document_sha256, key.start] for key in picking.chunk_keys(store.path))
     questions = _read(settings.questions) if settings.questions else b""
     return Origin(
         documents_sha256=sha256_of(documents),
         pack_sha256=sha256_of(pack.model_dump(mode="json")),
         questions_sha256=hashlib.sha256(questions).hexdigest() if questions else "",
-        teacher=teacher,
-        student=student,
-        judge=judge,
+        teacher=models["teacher"],
+        student=models["student"],
+        judge=models["judge"],
     )
 
 
@@ -138,8 +137,9 @@ def _known(folder: Path) -> tuple[ForgeSettings, Origin] | None:
 
 
 def _facts(settings: ForgeSettings) -> ForgeSettings:
-    """Without the number of rows, unless rows are counted on from earlier refreshes by it."""
-    return settings.model_copy(update={"rows": 1}) if settings.round == 0 else settings
+    """What must not change: not where the questions lie, and not the number of rows unless refreshes count by it."""
+    same: dict[str, Any] = {"questions": Path("given")} if settings.questions else {}
+    return settings.model_copy(update={"rows": 1, **same} if settings.round == 0 else same)
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

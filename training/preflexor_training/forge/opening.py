@@ -11,7 +11,7 @@ from preflexor_agents.backends.base import Backend
 from preflexor_agents.budget import Budget
 from preflexor_agents.store.bundled import open_named
 from preflexor_training.forge.calls import Model, Patience
-from preflexor_training.forge.folder import file_mark
+from preflexor_training.forge.folder import ModelMark, file_mark
 from preflexor_training.forge.run import ENDLESS, SLOTS, Work
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Who
@@ -56,7 +56,7 @@ async def opened(order: Order, *, open_model: Open = open_backend) -> AsyncItera
                     who: Model(backend=backends[spec], adapter_sha256=order.adapter_sha256 if who == "student" else "")
                     for who, spec in order.models.items()
                 },
-                file_marks={who: mark for who, spec in order.models.items() if (mark := _mark(spec))},
+                names=marks(order),
                 slots=order.slots,
                 budget=order.budget,
                 patience=order.patience,
@@ -75,6 +75,14 @@ async def _backends(models: Mapping[Who, str], open_model: Open) -> AsyncIterato
         await asyncio.gather(*(backend.aclose() for backend in found.values()))
 
 
-def _mark(spec: str) -> str:
-    file = local_file(spec)
-    return "" if file is None else file_mark(file)
+def marks(order: Order) -> dict[Who, ModelMark]:
+    """Which model has which part, by the order alone. Raises ModelError, InputError: a file is missing."""
+    found: dict[Who, ModelMark] = {}
+    for who, spec in order.models.items():
+        file = local_file(spec)
+        found[who] = ModelMark(
+            spec=spec.strip(),
+            adapter_sha256=order.adapter_sha256 if who == "student" else "",
+            file_mark="" if file is None else file_mark(file),
+        )
+    return found

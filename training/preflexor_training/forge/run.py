@@ -3,23 +3,22 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from preflexor_agents.budget import Budget, Spent
-from preflexor_agents.errors import StoreError
+from preflexor_agents.errors import PreflexorError
 from preflexor_agents.store import Store
-from preflexor_agents.store.forge_index import ForgeRow
 from preflexor_training.forge.cache import CallCache
 from preflexor_training.forge.calls import Asked, Calls, Model, Patience, Spending
-from preflexor_training.forge.folder import ModelMark, claim, origin_of
+from preflexor_training.forge.folder import ModelMark, origin_of
+from preflexor_training.forge.ledger import Ledger
 from preflexor_training.forge.limits import BudgetSpent, Purse
-from preflexor_training.forge.log import PairLog
 from preflexor_training.forge.making import Maker, QuestionGate
 from preflexor_training.forge.ordering import in_order
-from preflexor_training.forge.records import Row, read_rows
+from preflexor_training.forge.records import Row
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Who
 from preflexor_training.forge.table import Tally
@@ -39,13 +38,21 @@ class Work:
     """Made if there is none; if a run is in it, that goes on."""
     store: Store
     models: Mapping[Who, Model]
-    file_marks: Mapping[Who, str] = field(default_factory=dict)
-    """Of models that are files, from `folder.file_mark`."""
+    names: Mapping[Who, ModelMark] = field(default_factory=dict)
+    """What the run's record calls the models; those that it lacks go by what their backends say."""
     slots: int = SLOTS
     """Calls of one backend at once. With 1 the calls are made in the published serial order."""
     budget: Budget = ENDLESS
     """Of this call; when it is spent, the rest is left for the next one."""
     patience: Patience = field(default_factory=Patience)
+
+    def marks(self) -> dict[Who, ModelMark]:
+        """Which model has which part."""
+        said: dict[Who, ModelMark] = {
+            who: ModelMark(spec=model.backend.spec, adapter_sha256=model.adapter_sha256)
+            for who, model in self.models.items()
+        }
+        return {**said, **self.names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,47 +87,46 @@ async def forge(work: Work, *, watch: Watch | None = None, take: Callable[[Row],
         StoreError: the store could not be read.
     """
     began = time.monotonic()
-    settings = work.settings
-    maker = await asyncio.to_thread(Maker.of, work.store, settings)
-    run = await asyncio.to_thread(_claimed, work, maker)
-    tally, gate = Tally(total=settings.rows), QuestionGate()
+    maker = await asyncio.to_thread(Maker.of, work.store, work.settings)
+    gate = QuestionGate()
 
     def known(row: Row) -> None:
-        tally.add(row)
         gate.know(row)
         if take is not None:
             take(row)
 
-    with closing(CallCache(work.folder)) as cache, closing(PairLog(work.folder, run=run, take=known)) as log:
-        tally.before = tally.done
+    origin = await asyncio.to_thread(origin_of, work.settings, work.store, maker.pack, work.marks())
+    with Ledger(work.folder, work.settings, origin, known=known) as ledger, closing(CallCache(work.folder)) as cache:
         calls = calls_of(work, cache)
 
         async def make(number: int, asked: Asked) -> Row:
             try:
-                return await maker.row(number, asked, run=run, calls=calls, gate=gate)
+                return await maker.row(number, asked, run=ledger.run, calls=calls, gate=gate)
             finally:
                 gate.leave(number)
 
         async def add(row: Row) -> None:
-            await asyncio.to_thread(log.append, row)
-            tally.add(row)
+            await asyncio.to_thread(ledger.add, row)
             if take is not None:
                 take(row)
             if watch is not None:
-                watch(tally, calls.spending)
+                watch(ledger.tally, calls.spending)
 
         if watch is not None:
-            watch(tally, calls.spending)
-        left = range(log.next, settings.rows)
+            watch(ledger.tally, calls.spending)
         try:
-            stopped = await _within(work.budget, in_order(left, make, calls=calls, slots=work.slots, hand_on=add))
-        finally:
-            notes = _indexed(work.store, run, log.path)
+            rows = in_order(ledger.left, make, calls=calls, slots=work.slots, hand_on=add)
+            stopped = await within(work.budget, rows)
+        except BaseException:
+            with suppress(PreflexorError):
+                ledger.finish(work.store)
+            raise
+        notes = ledger.finish(work.store)
     return Report(
         folder=work.folder,
-        run=run,
+        run=ledger.run,
         stopped=stopped,
-        tally=tally,
+        tally=ledger.tally,
         spending=calls.spending,
         seconds=time.monotonic() - began,
         notes=notes,
@@ -145,7 +151,7 @@ async def forge_ahead(work: Work) -> None:
                 gate.leave(number)
 
         numbers = range(work.settings.rows)
-        await _within(work.budget, in_order(numbers, make, calls=calls, slots=work.slots, hand_on=_let_go))
+        await within(work.budget, in_order(numbers, make, calls=calls, slots=work.slots, hand_on=_let_go))
 
 
 async def _let_go(_: None) -> None:
@@ -158,7 +164,7 @@ def calls_of(work: Work, cache: CallCache) -> Calls:
     return Calls(work.models, cache=cache, slots=work.slots, purse=purse, patience=work.patience)
 
 
-async def _within(budget: Budget, rows: Awaitable[None]) -> Literal["rows"] | Spent:
+async def within(budget: Budget, rows: Awaitable[None]) -> Literal["rows"] | Spent:
     """Make the rows until they are there or the budget is spent; says which."""
     try:
         async with asyncio.timeout(budget.s) as limit:
@@ -170,42 +176,3 @@ async def _within(budget: Budget, rows: Awaitable[None]) -> Literal["rows"] | Sp
             raise
         return "budget_seconds"
     return "rows"
-
-
-def _claimed(work: Work, maker: Maker) -> str:
-    marks: dict[Who, ModelMark] = {
-        who: ModelMark(
-            spec=model.backend.spec, adapter_sha256=model.adapter_sha256, file_mark=work.file_marks.get(who, "")
-        )
-        for who, model in work.models.items()
-    }
-    origin = origin_of(
-        work.settings,
-        store=work.store.path,
-        pack=maker.pack,
-        teacher=marks["teacher"],
-        student=marks["student"],
-        judge=marks["judge"],
-    )
-    return claim(work.folder, work.settings, origin)
-
-
-def _indexed(store: Store, run: str, log: Path) -> tuple[str, ...]:
-    """Let the rows be found by their chunks. The log holds all that counts, so a store that is read-only is no harm."""
-    rows = [
-        ForgeRow(
-            id=row.id,
-            number=row.number,
-            state=row.state,
-            variant=row.variant,
-            phase=row.phase,
-            round=row.round,
-            chunk_ids=tuple(span.chunk_id for span in row.context),
-        )
-        for row in read_rows(log)
-    ]
-    try:
-        store.forge.record(run, rows, log=log)
-    except StoreError as e:
-        return (f"the rows are not noted in the store: {e}",)
-    return ()
