@@ -1,4 +1,8 @@
-"""Layers that compute their activations again in the backward pass instead of keeping them."""
+"""Layers that compute their activations again in the backward pass instead of keeping them.
+
+MLX runs the Python of such a layer twice, so that what is drawn in it has to be drawn from the same state again:
+otherwise the gradient is that of another dropout than the loss's.
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from preflexor_training.mlx_backend.sharing import PromptCache, ReplyCache
+from preflexor_training.mlx_backend.trees import random_state
 
 
 def checkpoint_layers(model: Any) -> None:
@@ -24,9 +29,11 @@ def _call(kind: Any) -> Any:
     def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None, **rest: Any) -> Any:
         if not self.training or not isinstance(cache, PromptCache | ReplyCache | None):
             return plain(self, x, mask, cache, **rest)
+        drawn_from = random_state()
         before = [cache.keys, cache.values] if isinstance(cache, ReplyCache) else []
 
         def run(weights: Any, x: mx.array, *before: mx.array) -> list[mx.array]:
+            mx.random.seed(drawn_from)
             self.update(weights)
             if isinstance(cache, ReplyCache):
                 cache.keys, cache.values = before

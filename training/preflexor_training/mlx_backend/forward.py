@@ -51,7 +51,7 @@ def score(model: Any, batch: Batch, *, scored_head: bool) -> Tables:
     """
     call: Callable[..., mx.array] = _body(model) if scored_head else model
     states = _states(model, call, batch)[batch.select]  # (N, D) or (N, V)
-    logps = _chunked(_head(model), states, batch.targets) if scored_head else _logps(states, batch.targets)
+    logps = _chunked(model, states, batch.targets) if scored_head else _logps(states, batch.targets)
     found = mx.concatenate([logps, mx.zeros((1,))])[batch.places]
     count, width = batch.chosen_mask.shape
     before, other = batch.prompt_width, batch.rejected_mask.shape[1]
@@ -92,28 +92,29 @@ def _body(model: Any) -> Callable[..., mx.array]:
     return found
 
 
-def _head(model: Any) -> Callable[[mx.array], mx.array]:
-    """What makes logits of hidden states."""
+def _head(model: Any) -> tuple[Any, Callable[[mx.array], mx.array]]:
+    """What makes logits of hidden states: the module, and how it is called."""
     embedding, head = ends(model)
-    found: Callable[[mx.array], mx.array] = (
-        module_at(model, embedding).as_linear if head is None else module_at(model, head)
-    )
-    return found
+    table = module_at(model, embedding if head is None else head)
+    return table, table.as_linear if head is None else table
 
 
-def _chunked(head: Callable[[mx.array], mx.array], states: mx.array, targets: mx.array) -> mx.array:
-    width = head(states[:1]).shape[-1]
-    size = max(1, CHUNK_VALUES // width)
+def _chunked(model: Any, states: mx.array, targets: mx.array) -> mx.array:
+    table, head = _head(model)
+    size = max(1, CHUNK_VALUES // vocabulary(model))
     if len(states) <= size:
         return _logps(head(states), targets)
+    weights = table.trainable_parameters()
+    pieces = []
+    for at in range(0, len(states), size):
 
-    def piece(states: mx.array, targets: mx.array) -> mx.array:
-        return _logps(head(states), targets)
+        def piece(weights: Any, states: mx.array, wanted: mx.array = targets[at : at + size]) -> mx.array:
+            table.update(weights)
+            return _logps(head(states), wanted)
 
-    again = mx.checkpoint(piece)
-    return mx.concatenate(
-        [again(states[at : at + size], targets[at : at + size]) for at in range(0, len(states), size)]
-    )
+        pieces.append(mx.checkpoint(piece)(weights, states[at : at + size]))
+    table.update(weights)
+    return mx.concatenate(pieces)
 
 
 def _logps(logits: mx.array, targets: mx.array) -> mx.array:

@@ -14,7 +14,7 @@ from preflexor_agents.backends.base import Backend
 from preflexor_agents.backends.hf_tokens import HfVocabulary, load_tokenizer, template_source
 from preflexor_agents.backends.mlx import CONTEXT_TOK, MlxBackend
 from preflexor_agents.backends.mlx_decoder import MlxDecoder
-from preflexor_agents.backends.mlx_model import MlxFolder, end_ids, trained_tok
+from preflexor_agents.backends.mlx_model import MlxFolder, check_folder, end_ids, trained_tok
 from preflexor_agents.backends.model_text import ModelText
 from preflexor_agents.errors import ConfigError, TrainingError
 from preflexor_training import bases, tags
@@ -43,6 +43,7 @@ class MlxLearner:
     def __init__(self, recipe: Recipe, phase: Phase, base: Path, folder: Path) -> None:
         """Load the base and what was learnt in the folder before; see `open_learner`."""
         self._recipe, self._phase, self._base, self._folder = recipe, phase, base, folder
+        check_folder(base)
         self.tokenizer = load_tokenizer(base)
         self._known = len(self.tokenizer)
         self._new = tags.add(self.tokenizer, recipe.tags)

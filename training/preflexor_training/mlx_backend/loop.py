@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from mlx.utils import tree_map
 from preflexor_training.learner import Metrics
 from preflexor_training.mlx_backend.collate import Batch
 from preflexor_training.mlx_backend.objective import SHOWN, Scored
-from preflexor_training.mlx_backend.trees import flat
+from preflexor_training.mlx_backend.trees import flat, random_state
 from preflexor_training.mlx_backend.trees import number as number_of
 from preflexor_training.recipe_parts import Phase
 from preflexor_training.tokenized import MicroBatch, Step
@@ -85,13 +86,21 @@ class Loop:
 
         step = value_and_grad(self.model, loss)
         total: Any = None
-        for micro in micro_batches:
+        state = random_state()
+        for place, micro in enumerate(micro_batches):
+            mx.random.seed(_drawn(state, place))  # whatever a backward pass leaves behind
             (_, numbers), gradients = step(self.collate(micro))
             total = gradients if total is None else tree_map(mx.add, total, gradients)
             shown.append(mx.stop_gradient(numbers))
             mx.eval(total, numbers)
+        mx.random.seed(_drawn(state, -1))
         count = len(micro_batches)
         return total if count == 1 else tree_map(lambda g: g / count, total), shown
+
+
+def _drawn(state: int, place: int) -> int:
+    """The random state of a micro-batch; of the next step at -1."""
+    return int.from_bytes(sha256(f"{state}:{place}".encode()).digest()[:8], "little")
 
 
 def _norm(gradients: Any) -> mx.array:
