@@ -17,7 +17,16 @@ from preflexor_training.forge.folder import read_settings
 from tests.training.forging import rows_of
 from tests.training.served import Served
 
-ROWS = int(os.environ.get("PREFLEXOR_NANO_ROWS", "4"))
+ROWS = int(os.environ.get("PREFLEXOR_NANO_ROWS", "3"))
+QUESTIONS = (
+    ("What is the density of bamboo?", ""),
+    ("What is the fracture toughness of nacre?", "4.5 MPa m^0.5"),
+)
+SHORT = """
+passages = 1
+teacher_drawing = { temperature = 0.2, max_tok = 60 }
+student_drawing = { temperature = 1.0, max_tok = 60 }
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def questions(home: Path) -> Path:
     path = home / "questions.jsonl"
-    asked = [
-        ("What is the fracture toughness of nacre?", "4.5 MPa m^0.5"),
-        ("What is the density of bamboo?", ""),
-        ("What is the mechanism of gecko setae?", ""),
-    ]
-    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in asked), encoding="utf-8")
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in QUESTIONS), encoding="utf-8")
     return path
 
 
@@ -60,18 +64,21 @@ def report(done: Result) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", ["plain", "graph", "reflection", "typed"])
-def test_nano_makes_rows_of_given_questions_and_the_same_call_pays_for_nothing(questions: Path, variant: str) -> None:
-    words = ("--questions", questions, "--rows", ROWS, "--variant", variant, "--json", "--passages", 1)
-    first = CliRunner().invoke(cli, ["forge", "run", *map(str, words)])
+def test_nano_makes_rows_of_given_questions_and_the_same_call_pays_for_nothing(
+    home: Path, questions: Path, variant: str
+) -> None:
+    (home / "short.toml").write_text(SHORT, encoding="utf-8")
+    words = ("--questions", questions, "--rows", ROWS, "--variant", variant, "--settings", "short.toml", "--json")
+    first = forge(*words)
     assert first.exit_code in (0, 1), first.stderr
-    said = json.loads(first.stdout)
-    made = rows_of(Path("forge"))
+    said, made = json.loads(first.stdout), rows_of(home / "forge")
     assert said["rows"] == len(made) == ROWS and said["stopped"] == "rows"
     assert said["models"] == dict.fromkeys(("teacher", "student", "judge"), "nano") and said["store"] == "bundled"
-    assert {row.question for row in made} <= {json.loads(q)["question"] for q in questions.open(encoding="utf-8")}
+    assert {row.question for row in made} <= {question for question, _ in QUESTIONS}
     assert all(call.model == "nano" for row in made for call in row.calls)
-    again = json.loads(CliRunner().invoke(cli, ["forge", "run", *map(str, words)]).stdout)
-    assert again["calls"]["made"] == 0 and rows_of(Path("forge")) == made
+    again = forge(*words)
+    assert again.exit_code == first.exit_code and again.stdout, again.stderr + repr(again.exception)
+    assert json.loads(again.stdout)["calls"]["made"] == 0 and rows_of(home / "forge") == made
 
 
 def test_nano_without_questions_says_what_to_do(home: Path) -> None:
@@ -113,8 +120,8 @@ def test_a_spent_budget_is_no_failure_and_the_same_call_goes_on(home: Path, serv
         (["--questions", "none.jsonl"], "none.jsonl cannot be read"),
         (["--settings", "none.toml"], "none.toml cannot be read"),
         (["--store", "none.db"], "none.db"),
-        (["--teacher", "what:ever"], "'what:ever' names no model"),
-        (["--teacher", "gguf:none.gguf"], "none.gguf"),
+        (["--teacher", "what:ever", "--store", "bundled"], "'what:ever' names no model"),
+        (["--teacher", "gguf:none.gguf", "--store", "bundled"], "none.gguf"),
         (["--pack", "astrology"], "domain pack 'astrology' is unknown"),
         (["--contexts", "topic"], "no topic is given"),
         (["--contexts", "path"], "has no knowledge graph to walk in"),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,7 +42,8 @@ class QuestionGate:
     def know(self, row: Row) -> None:
         """Take a row of the log, the next one: one that has a question has passed."""
         if row.question:
-            self._asked.take(row.number, row.question)
+            with suppress(Dropped):  # given questions may come again
+                self._asked.take(row.number, row.question)
         self.leave(row.number)
 
     async def __call__(self, number: int, question: str) -> None:
