@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,15 @@ def test_a_file_of_others_becomes_a_log(tmp_path: Path) -> None:
     assert made[1].reason.startswith("no_pair: row 2: its two answers are the same")
     questions = read_questions(tmp_path / "run" / "questions.jsonl")
     assert [(q.text, q.gold) for q in questions] == [("How many?", "Two.")]
+
+
+@pytest.mark.parametrize("content", [b"\x00", b'{"prompt": "Q"}\n'])
+def test_an_import_of_nothing_leaves_no_folder(content: bytes, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(content)
+    with suppress(InputError):
+        assert import_pairs(source, tmp_path / "run").pairs == 0
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_import_does_not_touch_a_run(tmp_path: Path) -> None:

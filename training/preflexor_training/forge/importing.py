@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,7 @@ def import_pairs(source: Path, folder: Path) -> Imported:
         if path.exists():
             raise InputError(f"{path} exists already; name another folder or remove it")
     found = Imported()
+    is_new = not folder.exists()
     partials = {path: path.with_name(path.name + ".partial") for path in (log, questions)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,9 @@ def import_pairs(source: Path, folder: Path) -> Imported:
     finally:
         for partial in partials.values():
             partial.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
     return found
 
 

@@ -31,14 +31,16 @@ def draw(stats: Stats, folder: Path) -> tuple[Path, ...]:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("plots need matplotlib; install it with: pip install matplotlib") from None
+    pictures = _pictures(stats)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if pictures:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{folder} cannot be made: {e.strerror}; name another folder") from None
     made = []
     # Without a fixed salt the names inside an SVG differ from one drawing to the next.
     with matplotlib.rc_context({"svg.hashsalt": "preflexor", "svg.fonttype": "none", "font.size": 9}):
-        for name, paint in _pictures(stats).items():
+        for name, paint in pictures.items():
             figure = Figure(figsize=(6.4, 3.2), layout="constrained")
             paint(figure.add_subplot())
             made.append(save(figure, folder / name))
