@@ -114,6 +114,12 @@ def test_a_file_of_another_system_is_read(tmp_path: Path) -> None:
         (f'{SMALL}[adapter]\nkind = "full"\nbits = 4', 'adapter: bits is 4 with kind = "full"'),
         (f'{SMALL}[tags]\nmode = "text"', 'tags: mode is "text"'),
         (f'{SMALL}[data]\npairs = "x"\n[forge]\n', "data.pairs is 'x' and there is a [forge] table"),
+        (
+            f'{SMALL}[tags]\nthinking = "<think>"\n[forge]\n',
+            "forge.trigger is ' Use <|thinking|>.' and tags.thinking \"<think>\"",
+        ),
+        (f"{SMALL}rounds = {'9' * 5000}", "is not TOML: Exceeds the limit"),
+        (f'"\\u001b[2J" = 1\n{SMALL}', "'\\x1b[2J' = 1 is no key"),
         (f"{SMALL}[forge]\nrows = 0", "forge.rows is 0; input should be greater than or equal to 1"),
         (SMALL.replace('"p"', '"../p"'), "phases.0.name is '../p'; string should match pattern"),
     ],
@@ -126,7 +132,12 @@ def test_a_wrong_file_is_refused_in_one_line_with_key_value_and_remedy(
         recipes.load(path)
     message = str(caught.value)
     assert message.startswith(f"recipe {path}") and said in message
-    assert len(message.splitlines()) == 1 and caught.value.exit_code == 2
+    assert len(message.splitlines()) == 1 and "\x1b" not in message and caught.value.exit_code == 2
+
+
+def test_a_file_that_nests_beyond_all_bounds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a = \{'a': .*\} is no key; remove it"):
+        recipes.load(written(tmp_path, f"a{'.a' * 3000} = 1\n{SMALL}"))
 
 
 def test_a_value_that_is_no_use_to_a_terminal_is_shown_escaped_and_short(tmp_path: Path) -> None:
@@ -152,8 +163,8 @@ def test_a_recipe_that_is_not_there_is_named(name: str, said: str) -> None:
 
 
 def test_a_file_of_data_is_not_read_as_a_recipe(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has more than 1000000 bytes; name a recipe, not data"):
-        recipes.load(written(tmp_path, "#" * 1_000_001))
+    with pytest.raises(ConfigError, match="has more than 200000 bytes; name a recipe, not data"):
+        recipes.load(written(tmp_path, "#" * 200_001))
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         (tmp_path / "folder.toml").mkdir()
         recipes.load(tmp_path / "folder.toml")

@@ -15,6 +15,7 @@ pytest.importorskip("gguf", reason="the tokenizers of the tests need the quantiz
 from preflexor_agents.backends.hf_tokens import HfVocabulary
 from preflexor_agents.backends.model_text import ModelText
 from preflexor_agents.errors import ConfigError, ModelError
+from preflexor_agents.markup import TAGS, neutralise
 from preflexor_agents.prompts import Message
 from preflexor_training import rendering, tags
 from preflexor_training.damage import Damaged
@@ -193,6 +194,29 @@ def test_what_is_thought_does_not_depend_on_what_is_answered(thinking: str, answ
     other = rendering.tokenize(pair(Reply(thinking=thinking, answer="x")), renderer, mask=NONE).chosen
     assert first.sections == other.sections
     assert first.ids[: first.sections[0].end].tolist() == other.ids[: other.sections[0].end].tolist()
+
+
+pieces = st.one_of(st.text(max_size=12), st.sampled_from([*TAGS, "<|end|>", "<|start|>", "<|", "|>", "\n"]))
+texts = st.lists(pieces, max_size=4).map("".join)
+
+
+@settings(max_examples=60)
+@given(thinking=st.none() | texts, reflection=st.none() | texts, answer=texts.filter(lambda t: bool(t.strip())))
+def test_any_texts_come_back_from_their_sections_with_no_other_control_tokens(
+    thinking: str | None, reflection: str | None, answer: str
+) -> None:
+    tokenizer, renderer = made("nano's")
+    said = Reply(thinking=thinking, reflection=reflection, answer=answer)
+    reply = rendering.tokenize(pair(said, Reply(answer="another")), renderer, mask=NONE).chosen
+    given_ = {"thinking": thinking, "reflection": reflection}
+    want = {k: neutralise(v, renderer.spelt) for k, v in given_.items() if v is not None}
+    want = {k: f"\n{v}\n" if k == "thinking" else v for k, v in want.items()}
+    assert {s.channel: text(tokenizer, reply.ids[s.body : s.close]) for s in reply.sections} == want
+    after = reply.sections[-1].end if reply.sections else 0
+    assert text(tokenizer, reply.ids[after:]) == neutralise(answer, renderer.spelt) + "<|end|>"
+    special = set(renderer.vocabulary.special.values())
+    tags_ = [at for s in reply.sections for at in (s.start, s.close)]
+    assert [n for n, token in enumerate(reply.ids) if token in special] == [*tags_, len(reply.ids) - 1]
 
 
 def test_the_prompt_is_the_one_that_the_agents_make() -> None:

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -49,7 +50,7 @@ __all__ = [
     "names",
 ]
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 """A recipe is a page of text; a larger file is another one by mistake."""
 _FOLDER = "recipes"
 
@@ -83,6 +84,8 @@ class Recipe(Strict):
             raise ValueError(f"phases has two of the name {double[0]!r}; give each its own")
         if self.data.pairs and self.forge is not None:
             raise ValueError(f"data.pairs is {self.data.pairs!r} and there is a [forge] table; keep one of them")
+        if self.forge is not None and self.tags.thinking == "<think>" and "<|thinking|>" in self.forge.trigger:
+            raise ValueError(f'forge.trigger is {self.forge.trigger!r} and tags.thinking "<think>"; name the same tag')
         foreign = [p.loss for p in self.phases if p.loss in TRL_ONLY]
         if foreign and self.step.engine != "trl":
             raise ValueError(f'loss {foreign[0]!r} is one of TRL\'s own trainers; set step.engine = "trl"')
@@ -145,7 +148,7 @@ def dump(recipe: Recipe) -> str:
 def _parsed(text: str, place: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text.replace("\r\n", "\n"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"recipe {place} is not TOML: {_line(error)}; correct that line") from None
 
 
@@ -165,7 +168,7 @@ def _checked(values: dict[str, Any], place: str, changes: Sequence[str]) -> Reci
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
 
 
@@ -189,9 +192,8 @@ def _set(values: Any, keys: list[str], value: Any, change: str) -> None:
 def _said(error: ValidationError) -> str:
     """The first thing that is wrong: key, value, remedy."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
-    given = repr(first["input"])
-    given = given if len(given) <= 60 else given[:57] + "..."
+    key = ".".join(map(_shown_key, first["loc"])) or "the file"
+    given = reprlib.repr(first["input"])
     if first["type"] == "value_error":
         where = f"{key}: " if first["loc"] else ""
         return where + first["msg"].removeprefix("Value error, ")
@@ -203,6 +205,11 @@ def _said(error: ValidationError) -> str:
         remedy = f"did you mean {near[0]}?" if near else f"remove it; known here: {', '.join(known)}"
         return f"{key} = {given} is no key; {remedy}"
     return f"{key} is {given}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _shown_key(part: int | str) -> str:
+    text = str(part)
+    return text if text.isprintable() and len(text) <= 60 else reprlib.repr(text)
 
 
 def _known(place: tuple[int | str, ...]) -> list[str]:

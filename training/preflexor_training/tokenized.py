@@ -16,7 +16,7 @@ class Section:
 
     channel: Literal["thinking", "reflection"]
     start: int
-    """First token of the opening tag."""
+    """First token of the opening tag; the same as `body` where the template has written it before the reply."""
     body: int
     """First token after the opening tag."""
     close: int
