@@ -234,8 +234,6 @@ class StepSettings(Strict):
     losses. Chosen: ours, which is measured faster."""
     shared_prompt: Flag = True
     """Run a pair's prompt once for both replies. Measured: 1.3 to 2.4 times faster on a CPU."""
-    packing: Flag = False
-    """Put several pairs into one row instead of padding them. Chosen: off; buckets leave little to pad."""
     bucket_batches: Count = 8
     """Micro-batches among which rows are sorted by length; 1 leaves them in drawn order. Chosen: 8."""
     precompute_reference: Flag = True
