@@ -70,6 +70,7 @@ def read_tasks(path: Path) -> list[Task]:
 
 def task_of(row: Mapping[str, Any], *, where: str) -> Task:
     """The question in one row of any known shape. Raises InputError, beginning with `where`."""
+    row = {key: _whole(value) for key, value in row.items()}
     if "quiz" in row:
         return _puzzle(row, where)
     if "QUESTION" in row or "final_decision" in row:
@@ -94,6 +95,13 @@ def task_of(row: Mapping[str, Any], *, where: str) -> Task:
     if not said and kind not in ("open", "unanswerable"):
         raise InputError(f"{where} has no answer; give one, or say kind: open")
     return _task(row, question, kind=cast(Kind, kind), answer=said)
+
+
+def _whole(value: Any) -> Any:
+    """A text or list of texts without halves of characters (`\\ud800`), which cannot be written down."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _task(row: Mapping[str, Any], question: str, *, kind: Kind, answer: str, choices: tuple[str, ...] = ()) -> Task:

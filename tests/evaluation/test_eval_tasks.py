@@ -48,6 +48,11 @@ def test_pubmedqa_brings_its_abstract() -> None:
     assert (task.id, task.passages, task.answer) == ("7", ("It does.", "Mostly."), "C")
 
 
+def test_half_a_character_is_replaced() -> None:
+    task = one({"question": "q\ud800", "choices": ["a\udfff", "b"], "answer": 0})
+    assert (task.question, task.choices) == ("q?", ("a?", "b"))
+
+
 def test_equal_questions_have_equal_ids_and_others_do_not() -> None:
     a, b = one({"question": "q", "answer": "1"}), one({"question": "r", "answer": "1"})
     assert a.id == one({"question": "q", "answer": "1"}).id != b.id
