@@ -19,8 +19,10 @@ from preflexor_agents.prompts import JUDGE
 from preflexor_agents.store import Store
 from preflexor_training.forge import browsing, lengths
 from preflexor_training.forge.records import Row, read_rows, to_line
+from preflexor_training.forge.rejected import SHALLOW, WRONG
 from preflexor_training.forge.spans import check_spans
 from preflexor_training.pairs import Reply as Side
+from preflexor_training.pairs import read_pairs
 from tests.training.forging import run as forge
 from tests.training.forging import speak
 from tests.training.teaching import library
@@ -74,6 +76,8 @@ def kept(data: Path) -> Row:
 def say(request: Request) -> Reply:
     """The cast, with a judge that does not like a third of the guesses and does not mind the others."""
     asked = request.messages[-1].content
+    if asked.endswith((WRONG, SHALLOW)):
+        return f"Nothing of the kind, answer no. {request.seed % 97}."
     if JUDGE not in asked:
         return speak(request)
     if int(re.findall(r"answer no\. (\d+)", asked)[0]) % 3:
@@ -250,6 +254,26 @@ def test_tokens_are_counted_by_a_gguf_file(data: Path) -> None:
     assert longer.rejected > 900 and longer.chosen == counted.chosen > counted.thinking > 0
 
 
+def test_tokens_are_counted_by_a_folder_as_training_renders_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from preflexor_agents.backends.hf_tokens import load_tokenizer
+    from preflexor_training import bases
+    from preflexor_training.recipe_parts import Mask, Tags
+    from preflexor_training.rendering import renderer, tokenize
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder, pair = bases.resolve("nano"), kept(data).pair()
+    made = tokenize(pair, renderer(load_tokenizer(folder), Tags()), mask=Mask())
+    with lengths.measure(folder) as measure:
+        counted = measure.lengths(pair)
+    assert (counted.prompt, counted.chosen, counted.rejected) == tuple(
+        map(len, (made.prompt, made.chosen.ids, made.rejected.ids))
+    )
+    with lengths.measure(NANO) as measure:
+        assert abs(measure.lengths(pair).row - counted.row) < 12
+
+
 def test_plots_are_drawn_as_svg_and_png_and_do_not_change(here: Path) -> None:
     said("stats", "data", "--plot", "plots")
     names = {path.name for path in (here / "plots").iterdir()}
@@ -257,6 +281,19 @@ def test_plots_are_drawn_as_svg_and_png_and_do_not_change(here: Path) -> None:
     first = (here / "plots" / "lengths.svg").read_bytes()
     said("stats", "data", "--plot", "again")
     assert first.startswith(b"<?xml") and (here / "again" / "lengths.svg").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", ["student", "student_thinking", "teacher_wrong", "teacher_shallow", "perturbed"])
+def test_every_kind_of_rejected_side_makes_pairs_whose_texts_close_their_tags(
+    kind: str, store: Store, tmp_path: Path
+) -> None:
+    forge(store, tmp_path / "run", say, rows=4, rejected=kind, samples=2)
+    rows = [row for row in read_rows(tmp_path / "run") if row.state == "kept"]
+    assert rows and {row.rejected_kind for row in rows} == {kind}
+    assert all((row.rejected.thinking is not None) is (kind in ("student_thinking", "perturbed")) for row in rows)
+    done = run("export", tmp_path / "run", tmp_path / "out.jsonl")
+    assert done.exit_code == 0 and done.stderr == ""
+    assert list(read_pairs(tmp_path / "out.jsonl")) == [row.pair() for row in rows]
 
 
 def test_only_kept_rows_are_exported(here: Path, data: Path) -> None:
@@ -284,3 +321,16 @@ def test_every_command_of_the_page_works(here: Path) -> None:
     for line in lines:
         done = run(*shlex.split(line, comments=True)[2:])
         assert done.exit_code == 0 and done.stdout, (line, done.stderr)
+
+
+def test_the_program_of_the_page_finds_the_rows_of_a_chunk(
+    here: Path, data: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    chunk = kept(data).context[0].chunk_id
+    exec(compile(program.replace("rows_of(1)", f"rows_of({chunk})"), "forge_data.md", "exec"), {})
+    made = [row for row in read_rows(data) if chunk in {span.chunk_id for span in row.context}]
+    said = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert [[str(data / "pairs.jsonl"), str(row.number), row.state] for row in made] == [
+        line for line in said if line[0] == str(data / "pairs.jsonl")
+    ]
