@@ -91,7 +91,8 @@ def _passage(words: "Sequence[Words]", console: Console) -> Text:
     """The passage, bright among the dim words around it, or in brackets where there are no colours."""
     before, *inside, after = words
     bracket = "" if _has_colours(console) else "|"
-    text = Text(f"…{inert(before.text)}{bracket}", style="dim") if before.text else Text(bracket, style="dim")
+    text = Text()
+    text.append(f"…{inert(before.text)}{bracket}" if before.text else bracket, style="dim")
     for piece in inside:
         _add(text, piece.kind, piece.text, "bold reverse" if piece.kind == "quote" else "", console)
     return text.append(f"{bracket}{inert(after.text)}…" if after.text else bracket, style="dim")

@@ -18,6 +18,7 @@ from preflexor_agents.cli.main import cli
 from preflexor_agents.prompts import JUDGE
 from preflexor_agents.store import Store
 from preflexor_training.forge import browsing, lengths
+from preflexor_training.forge.browsing import Words
 from preflexor_training.forge.records import Row, read_rows, to_line
 from preflexor_training.forge.rejected import SHALLOW, WRONG
 from preflexor_training.forge.spans import check_spans
@@ -116,6 +117,21 @@ def test_a_row_in_full_has_its_context_with_the_quotes_marked(here: Path, data: 
         before, after = passage.words[0].text, passage.words[-1].text
         around = store.words(passage.span.source, passage.span.start - len(before), passage.span.end + len(after))
         assert around == before + inside + after
+
+
+def test_a_passage_is_bright_and_its_quotes_are_reversed_where_there_are_colours(data: Path, store: Store) -> None:
+    span = replace(kept(data).context[0], start=10, end=30)
+    words = (
+        Words("around", "before "),
+        Words("passage", "plain "),
+        Words("quote", "quoted"),
+        Words("around", " after"),
+    )
+    row = replace(kept(data), context=(span,))
+    console = Console(width=200, force_terminal=True, color_system="standard")
+    with console.capture() as shown:
+        console.print(drawn(row, (browsing.Shown(span, words),), console, diff=False))
+    assert "\x1b[2m…before \x1b[0mplain \x1b[1;7mquoted\x1b[0m\x1b[2m after…\x1b[0m" in shown.get()
 
 
 def test_a_document_that_was_changed_is_said(here: Path, data: Path) -> None:
