@@ -1,7 +1,9 @@
 """`preflexor train`: teach a model by a recipe, go on with a run, look at one."""
 
 import json
+import shlex
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,12 @@ import click
 
 from preflexor_agents.cli.doctor import need_extra
 from preflexor_agents.cli.options import json_option
+from preflexor_agents.cli.train_scale import LAUNCHES, launched, opening
 from preflexor_agents.cli.train_show import recipes, show
+from preflexor_agents.errors import InputError, PreflexorError
 
 if TYPE_CHECKING:
+    from preflexor_training.phases import BackendName, OpenLearner
     from preflexor_training.starting import Run
 
 EXAMPLE = """
@@ -87,6 +92,8 @@ def command() -> None:
     type=click.Choice(["tensorboard", "wandb"]),
     help="Send the numbers there too.",
 )
+@click.option("--launch", type=click.Choice(LAUNCHES), help="Train in several processes, as on several GPUs.")
+@click.option("--processes", "process_count", type=click.IntRange(2, 1024), help="With --launch: how many. Default: 2.")
 @json_option
 @click.pass_context
 def train(
@@ -102,59 +109,70 @@ def train(
     resume: bool,
     changes: tuple[str, ...],
     trackers: tuple[Any, ...],
+    launch: str | None,
+    process_count: int | None,
     as_json: bool,
 ) -> None:
     """Train by a recipe; what `preflexor train RECIPE` does."""
+    if launch is not None:
+        _need("trl")
+        ctx.exit(launched(ctx, launch, processes=process_count))
     from preflexor_training import phases, starting
-
-    name: Any = backend or (None if resume else phases.default_backend())
-    if name is not None:
-        _need(name)
     from preflexor_training import recipes as recipe_files
 
-    given = starting.Given(base=base, pairs=pairs, store=store, teacher=teacher)
-    wanted = starting.resolved(recipe_files.load(recipe, changes=changes), given)
-    folder = out or _new_folder(recipe)
-    run = starting.resume(wanted, folder, name) if resume else starting.begin(wanted, folder, name)
-    with closing(run.writer):
-        _need(run.backend)
-        model = _train(ctx, run, trackers=trackers)
-    if as_json:
-        state = run.writer.state
-        found = {"run": str(folder), "model": str(model), "steps": state.step, "seconds": round(state.seconds, 1)}
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
-        return
-    click.echo(f"trained: {model}\nmake a GGUF file of it with: preflexor quantize {model}")
+    with opening(ctx, backend) as open_by:
+        name: Any = backend or (None if resume else phases.default_backend())
+        if name is not None:
+            _need(name)
+        given = starting.Given(base=base, pairs=pairs, store=store, teacher=teacher)
+        wanted = starting.resolved(recipe_files.load(recipe, changes=changes), given)
+        folder = out or _new_folder(recipe)
+        run = starting.resume(wanted, folder, name) if resume else starting.begin(wanted, folder, name)
+        with closing(run.writer):
+            _need(run.backend)
+            try:
+                model = _train(ctx, run, open_by, trackers=trackers)
+            except InputError:
+                if not resume:
+                    run.writer.discard()
+                raise
+        if as_json:
+            state = run.writer.state
+            found = {"run": str(folder), "model": str(model), "steps": state.step, "seconds": round(state.seconds, 1)}
+            click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+            return
+        click.echo(f"trained: {model}\nmake a GGUF file of it with: preflexor quantize {model}")
 
 
-def _train(ctx: click.Context, run: "Run", *, trackers: tuple[Any, ...]) -> Path:
+def _train(
+    ctx: click.Context, run: "Run", open_by: "Callable[[BackendName], OpenLearner]", *, trackers: tuple[Any, ...]
+) -> Path:
     """Do the work; whatever stops it is followed by the command that goes on."""
     from preflexor_agents.cli.train_lines import watching
-    from preflexor_agents.errors import PreflexorError
-    from preflexor_training.phases import opener
     from preflexor_training.rounds import Work, draw, train
     from preflexor_training.sources import open_source
     from preflexor_training.trackers import tracking
 
     _hush()
     folder = run.writer.folder
-    go_on = f"go on with: preflexor train {folder / 'config.toml'} --out {folder} --resume"
+    words = ("preflexor", "train", str(folder / "config.toml"), "--out", str(folder), "--resume")
+    go_on = f"go on with: {shlex.join(words)}"
     config = run.recipe.model_dump(mode="json")
+    step = 0
     try:
         with watching() as watch, tracking(trackers, folder=folder, config=config) as track:
-            for note in run.notes:
+            for note in (f"run {folder}", *run.notes):
                 watch.tell(note)
-            watch.tell(f"run {folder}")
             with closing(open_source(run.recipe, folder, watch)) as source:
-                work = Work(run, source, opener(run.backend), watch, track)
+                work = Work(run, source, open_by(run.backend), watch, track)
                 try:
                     return train(work)
                 except KeyboardInterrupt:
+                    step = work.step
                     draw(work)
                     raise
     except KeyboardInterrupt:
-        step = run.writer.state.step
-        click.echo(f"stopped; {step} steps are behind the last round. {go_on}", err=True)
+        click.echo(f"stopped{f' after step {step}' if step else ''}; {go_on}", err=True)
         ctx.exit(1)
     except PreflexorError as e:
         if e.exit_code == 1:

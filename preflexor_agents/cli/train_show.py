@@ -52,6 +52,8 @@ def show(*, run: Path | None, follow: bool, plots: bool, as_json: bool) -> None:
     folder = run or _newest()
     reader = RunFolder(folder)
     _read(reader)
+    if not reader.config and not reader.points:
+        raise InputError(f"{folder} holds no training run; name the folder of one")
     if plots:
         from preflexor_training.plots import draw
 

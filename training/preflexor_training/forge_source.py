@@ -19,6 +19,7 @@ from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.table import kind_of
 from preflexor_training.pair_log import Origin, Refresh
 from preflexor_training.recipes import Recipe
+from preflexor_training.run_writer import FORGE
 from preflexor_training.schedule import Watch
 from preflexor_training.sources import Student, split
 
@@ -42,7 +43,7 @@ class ForgeSource:
         """
         assert recipe.forge is not None
         self._recipe, self._settings = recipe, recipe.forge
-        self._folder, self._watch = folder / "forge", watch
+        self._folder, self._watch = folder / FORGE, watch
         self._ahead: Prefetch | None = None
 
     def refresh(self, place: int, round_: int, *, student: Student) -> Refresh:

@@ -51,6 +51,8 @@ class Work:
     before_s: float = 0.0
     """Working time before this process."""
     pace: Pace = field(default_factory=Pace)
+    step: int = 0
+    """Last optimizer step of the run that was taken by this process; 0 before the first."""
 
     @property
     def state(self) -> State:
@@ -172,6 +174,7 @@ def _take_steps(work: Work, phase: Phase, steps: tuple[Step, ...], learner: Lear
                 "tokens_per_s": rate,
             }
             done += 1
+            work.step = state.step + done
             work.metric(line)
             left_s = work.pace.left_s(recipe, state, steps=len(steps), done=done, seconds=metrics["seconds"])
             work.watch.show(

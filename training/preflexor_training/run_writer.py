@@ -7,6 +7,7 @@ killed and resumed run leaves the same files as one that was not, apart from tim
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from preflexor_agents.run_folder import CONFIG, METRICS, SAMPLES
 from preflexor_training.pair_log import PAIRS, ROUNDS, PairLog
 
 STATE, VERSIONS, AUDITS, ORIGIN = "state.json", "versions.json", "audit.jsonl", "run.json"
+FORGE = "forge"
+"""Folder of the forge runs that made the rows."""
 _FIRST = {name + end for name in (CONFIG, ORIGIN, VERSIONS, STATE) for end in ("", ".partial")} - {STATE} | {
     PAIRS,
     ROUNDS,
@@ -152,6 +155,14 @@ class RunWriter:
         """Let the folder go. Idempotent."""
         self._close_metrics()
         self.log.close()
+
+    def discard(self) -> bool:
+        """Remove a run that came to nothing: no step was taken and no row was made. Returns whether it was removed."""
+        self.close()
+        if any((self.folder / name).exists() for name in (METRICS, FORGE)):
+            return False
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return True
 
     def _close_metrics(self) -> None:
         if self._metrics is not None:
