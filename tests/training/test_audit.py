@@ -106,7 +106,7 @@ def test_too_much_damage_is_refused_with_the_numbers_and_the_remedy(renderer: Re
 
 
 def test_rows_of_which_none_is_left_are_refused_at_any_share(renderer: Renderer) -> None:
-    with pytest.raises(InputError, match="1 of 1 rows cannot be trained on"):
+    with pytest.raises(InputError, match="1 of 1 rows cannot be trained on, so that none is left: 1 unclosed"):
         examined(renderer, row("a", Reply(answer="x"))).audit.check(1.0)
     with pytest.raises(InputError, match="there are no rows to train on"):
         examined(renderer).audit.check(1.0)

@@ -85,9 +85,10 @@ class Audit:
         kinds = sorted(self.dropped, key=lambda kind: -self.dropped[kind])
         told = "; ".join(f"{self.dropped[kind]} {kind} ({KINDS[kind]})" for kind in kinds)
         first = f", the first {self.examples[0].id!r:.60}: {self.examples[0].reason!r:.200}" if self.examples else ""
+        bound = f"more than data.damaged_share = {most_damaged:g}" if self.kept else "so that none is left"
         raise InputError(
-            f"{self.rows - self.kept} of {self.rows} rows cannot be trained on, more than data.damaged_share ="
-            f" {most_damaged:g}: {told}{first}; {_remedy(kinds[0])}"
+            f"{self.rows - self.kept} of {self.rows} rows cannot be trained on, {bound}: {told}{first};"
+            f" {_remedy(kinds[0])}"
         )
 
 
