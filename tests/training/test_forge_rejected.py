@@ -111,6 +111,14 @@ async def test_in_phase_one_the_student_answers_straight_away_and_what_it_thinks
     assert found.scores["samples"] == found.scores["accepted"] == 1
 
 
+async def test_with_the_agents_prompt_the_student_has_the_passages_too() -> None:
+    calls: list[Call] = []
+    await run(ForgeSettings(prompt="grounded"), calls=calls)
+    (asked,) = calls
+    assert PASSAGES[0].text in asked.request.messages[-1].content
+    assert asked.request.messages[-1].content.endswith(f"Question: {QUESTION}\n\n{rejected.STRAIGHT}")
+
+
 async def test_in_phase_two_the_student_is_asked_as_it_is_trained_and_keeps_its_thinking() -> None:
     calls: list[Call] = []
     say = "<|thinking|>hm<|/thinking|><|reflect|>well<|/reflect|>Glue."

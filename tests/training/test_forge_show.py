@@ -99,7 +99,8 @@ def test_rows_are_listed_by_number_with_state_and_reason(here: Path, data: Path)
     for state in ("kept", "dropped", "failed"):
         listed = said("show", "data", "--state", state).splitlines()
         assert [int(line.split()[0]) for line in listed] == [row.number for row in rows if row.state == state]
-    assert any(row.reason.startswith("tie: ") for row in rows)
+    ties = [row for row in rows if row.reason.startswith("tie: ")]
+    assert ties and all(row.scores["tie"] == row.scores["samples"] == 2 for row in ties)
 
 
 def test_a_row_in_full_has_its_context_with_the_quotes_marked(here: Path, data: Path, store: Store) -> None:
