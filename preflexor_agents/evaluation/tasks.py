@@ -98,7 +98,7 @@ def task_of(row: Mapping[str, Any], *, where: str) -> Task:
 
 
 def _whole(value: Any) -> Any:
-    """A text or list of texts without halves of characters (`\\ud800`), which cannot be written down."""
+    """A text or list of texts without halves of characters (unpaired surrogates), which cannot be written down."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     return [_whole(item) for item in value] if isinstance(value, list) else value
