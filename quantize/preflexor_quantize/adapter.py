@@ -61,13 +61,13 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     about = read_folder(base)
     with peft_folder(adapter) as folder:
         model = load_model(base, dtype=precision(about.parameters))
-        rows = _embedding_rows(folder)
+        rows = _embedding_rows(folder) or _trained_rows(folder, held=model.get_input_embeddings().weight.shape[0])
         if rows and rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=False)
         try:
             with torch.no_grad():
                 whole = merged(model, folder)
-        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as e:
             words = " ".join(str(e).split())[:200]
             raise ModelError(f"{adapter} does not fit {base}: {words}; give the base that it was trained on") from None
         whole.save_pretrained(out)
@@ -183,6 +183,16 @@ def _embedding_rows(folder: Path) -> int:
             if name.endswith("embed_tokens.weight") or name.endswith("wte.weight"):
                 return int(file.get_slice(name).get_shape()[0])
     return 0
+
+
+def _trained_rows(folder: Path, *, held: int) -> int:
+    """Rows that the embedding needs for the tokens that the adapter trains one by one, which may be new to the base.
+
+    PEFT puts their rows into a table that must have them; all of them are then the adapter's.
+    """
+    told = _config(folder).get("trainable_token_indices") or ()
+    groups = told.values() if isinstance(told, dict) else [told]
+    return max([held, *(index + 1 for group in groups for index in group if isinstance(index, int))])
 
 
 def _whole(folder: Path) -> bool:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preflexor_agents.errors import TrainingError
+from preflexor_quantize.adapter import merge
 from preflexor_training.phases import check_ties, is_tied, leave_model
 from preflexor_training.torch_backend.learner import TorchLearner, open_learner
 from preflexor_training.torch_backend.model import tied
@@ -68,6 +69,17 @@ def test_a_saved_adapter_and_its_base_are_the_model_for_peft(tmp_path: Path) -> 
     row = stories.rows(learner._recipe, stories.pairs(1))[0]
     np.testing.assert_allclose(stories.logits(again, row), stories.logits(learner._ready(), row), atol=1e-5)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "adapter")) == 516
+
+
+def test_quantize_works_the_adapter_into_a_base_without_the_tags(tmp_path: Path) -> None:
+    base = stories.base(tmp_path / "base")
+    learner = trained(base, tmp_path / "learner", "adapter.dropout=0.0")
+    learner.save_adapter(tmp_path / "adapter")
+    merge(base, tmp_path / "adapter", tmp_path / "merged")
+    row = stories.rows(learner._recipe, stories.pairs(1))[0]
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    np.testing.assert_allclose(stories.logits(found, row), stories.logits(learner._ready(), row), atol=1e-5)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == 516
 
 
 def test_a_merge_leaves_the_trained_model_as_it_was(tmp_path: Path) -> None:
