@@ -54,7 +54,7 @@ def show_command(
     console = Console(highlight=False)
     if number is None:
         rows = (row for row in browsing.rows_of(place) if state in (None, row.state))
-        _list(rows, console, place=place, as_json=as_json)
+        _list(rows, console, place=place, diff=diff, as_json=as_json)
         return
     row = browsing.row_at(place, number)
     context: tuple[browsing.Shown, ...] = ()
@@ -158,12 +158,14 @@ def import_command(*, source: Path, folder: Path, as_json: bool) -> None:
     ShareGPT, LLaMA-Factory or OpenAI. Labelled single answers are paired where a prompt has a good and a bad one.
     Questions with one answer go into questions.jsonl, for: preflexor forge run --questions.
     """
+    from datetime import date
+
     from preflexor_training.forge.card import write_card
     from preflexor_training.forge.importing import QUESTIONS, import_pairs
 
     found = import_pairs(source, folder)
     if found.pairs:
-        write_card(folder)
+        write_card(folder, date=date.today().isoformat())
     if as_json:
         _print_json({"folder": str(folder), **asdict(found)})
         return
@@ -173,18 +175,20 @@ def import_command(*, source: Path, folder: Path, as_json: bool) -> None:
         click.echo(f"{found.questions} questions with one answer each in {_inert(folder / QUESTIONS)}")
 
 
-def _list(rows: "Iterator[Row]", console: Any, *, place: Path, as_json: bool) -> None:
+def _list(rows: "Iterator[Row]", console: Any, *, place: Path, diff: bool, as_json: bool) -> None:
     if as_json:
         from preflexor_training.forge.records import to_json
 
         _print_json({"source": str(place), "rows": [to_json(row) for row in rows]})
         return
-    from preflexor_agents.cli.forge_view import listed
+    from preflexor_agents.cli.forge_view import compared, listed
 
     count = 0
     for row in rows:
         count += 1
         console.print(listed(row, console.width if console.is_terminal else _PIPED_WIDTH), soft_wrap=True)
+        if diff and row.state == "kept":
+            console.print(compared(row, console))
     if not count:
         click.echo("no such rows", err=True)
 

@@ -37,6 +37,11 @@ def listed(row: "Row", width: int) -> Text:
     return line
 
 
+def compared(row: "Row", console: Console) -> RenderableType:
+    """What leads from a row's rejected answer to the chosen one, word by word, indented below its line."""
+    return _indented(_differing(word_diff(row.rejected.answer, row.chosen.answer), "", console))
+
+
 def drawn(row: "Row", context: "Sequence[Shown]", console: Console, *, diff: bool) -> Group:
     """A row in full.
 

@@ -180,6 +180,13 @@ def test_what_differs_is_marked_by_signs_without_colours_and_by_style_with(data:
     assert "{+" not in shown[1] and re.search(r"\x1b\[[\d;]*4[\d;]*m\s*hard", shown[1])
 
 
+def test_a_listing_shows_below_each_pair_what_differs(here: Path, data: Path) -> None:
+    row = replace(kept(data), chosen=Side(answer="It is hard."), rejected=Side(answer="It is soft."))
+    write(here / "log.jsonl", row)
+    assert "It is [-soft-]{+hard+}." in said("show", "log.jsonl", "--diff")
+    assert "It is" not in said("show", "log.jsonl")
+
+
 def test_nothing_in_a_row_steers_the_terminal(here: Path, data: Path) -> None:
     row = kept(data)
     call = replace(row.calls[0], step=HOSTILE, model=HOSTILE, error=HOSTILE)
