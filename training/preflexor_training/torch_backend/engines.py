@@ -52,7 +52,7 @@ def make_trainer(
     """
     common = {
         "output_dir": str(folder),
-        "max_steps": len(plan) // plan.accumulation,
+        "max_steps": len(plan) // plan.slots,
         "per_device_train_batch_size": 1,
         "train_sampling_strategy": "sequential",
         "learning_rate": phase.learning_rate,
@@ -81,7 +81,7 @@ def make_trainer(
 
         trainer = trl_step.make(model, phase, common=common, accumulate=plan.accumulation, tokenizer=tokenizer)
     else:
-        args = arguments(TrainingArguments, common, accumulate=plan.accumulation)
+        args = arguments(TrainingArguments, common, accumulate=plan.slots)
         own = OwnTrainer(model=model, args=args, train_dataset=plan, data_collator=only)
         own.loss_of = loss_of
         own.model_accepts_loss_kwargs = False
@@ -99,8 +99,8 @@ def arguments(kind: type[A], common: dict[str, Any], *, accumulate: int, **speci
     args = kind(**common, **special)
     if accumulate % args.world_size:
         raise ConfigError(
-            f"accumulation is {accumulate} with {args.world_size} processes, which each take their part of it; set it"
-            f" to a multiple of {args.world_size}"
+            f'accumulation is {accumulate} with {args.world_size} processes and step.engine "trl", which cannot deal it'
+            f" out unevenly; set it to a multiple of {args.world_size}"
         )
     args.gradient_accumulation_steps = accumulate // args.world_size
     return args

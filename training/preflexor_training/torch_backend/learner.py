@@ -22,6 +22,7 @@ from preflexor_agents.errors import TrainingError
 from preflexor_training import bases, tags
 from preflexor_training.learner import Held, Metrics
 from preflexor_training.recipes import Phase, Recipe
+from preflexor_training.scale.crew import processes
 from preflexor_training.tokenized import Masked, Reference, Step
 from preflexor_training.torch_backend import failures, merging
 from preflexor_training.torch_backend.adapter import WEIGHTS, attach, save_adapter
@@ -48,14 +49,10 @@ class TorchLearner:
         self.tokenizer = load_tokenizer(base)
         self._known = len(self.tokenizer)
         self._new = tags.add(self.tokenizer, recipe.tags)
-        loaded = self._load_base()
+        self._model: PreTrainedModel | peft.PeftModel | None = None
+        loaded = self._attach()
         self._context_tok = int(getattr(loaded.config.get_text_config(), "max_position_embeddings", None) or 2**31)
         self._vocabulary = table_rows(loaded)
-        if recipe.step.gradient_checkpointing:
-            loaded.activation_checkpointing_enable({"use_reentrant": False})
-        self._model: PreTrainedModel | peft.PeftModel | None = attach(
-            loaded, recipe.adapter, new_ids=self._new, seed=recipe.seed
-        )
         self._able = self._find_abilities()
         self._frozen: PreTrainedModel | None = None
         self._base_sha256 = bases.fingerprint(base)
@@ -70,12 +67,19 @@ class TorchLearner:
         last = self._last_checkpoint()
         return 0 if last is None else int(last.name.removeprefix("checkpoint-"))
 
-    def refer(self, rows: Sequence[Masked]) -> None:
-        """Make sure that the reference's log-probs of these rows are at hand."""
+    def refer(self, rows: Sequence[Masked], *, share: tuple[int, int] = (0, 1)) -> None:
+        """Make sure that the reference's log-probs of these rows are at hand.
+
+        Args:
+            rows: of a round.
+            share: this process and how many there are. Each computes its part; when all have, each calls this once
+                more without it to read the others' parts.
+        """
         if not needs_reference(self._phase) or not rows:
             return
         self._check(rows)
-        self._references.add(rows, self._refer_group)
+        self._references.reload(rows)
+        self._references.add(rows, self._refer_group, share=share)
         self._frozen = None
 
     def train(self, steps: Sequence[Step], *, first: int, on_step: Callable[[int, Metrics], None]) -> None:
@@ -90,18 +94,22 @@ class TorchLearner:
         if self._precomputes:
             self.refer(rows)
         own = self._recipe.step.engine == "ours"
-        plan = PlannedSteps(steps, first=first, collate=self._collate if own else self._collate_plain)
+        collate = self._collate if own else self._collate_plain
+        plan = PlannedSteps(steps, first=first, collate=collate, processes=processes())
         report = Report(on_step)
         last = self._last_checkpoint()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of TRL's use of Transformers
-                self._trainer(plan, report).train(resume_from_checkpoint=None if last is None else str(last))
+                trainer = self._trainer(plan, report)
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
         except failures.MEMORY as e:
             failures.check_memory(e, step=self.step + 1, rows=rows)
             raise
         finally:
             self._put_right()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            self._open_again()
         if report.stopped is not None:
             raise report.stopped
 
@@ -179,6 +187,20 @@ class TorchLearner:
         loaded = load_base(self._base, settings=self._recipe.adapter, place=self._place)
         add_rows(loaded, known=self._known, total=len(self.tokenizer), new=self._new)
         return loaded
+
+    def _attach(self) -> PreTrainedModel:
+        """Load the base and put beside it what is trained of it; returns the base."""
+        loaded = self._load_base()
+        if self._recipe.step.gradient_checkpointing:
+            loaded.activation_checkpointing_enable({"use_reentrant": False})
+        self._model = attach(loaded, self._recipe.adapter, new_ids=self._new, seed=self._recipe.seed)
+        return loaded
+
+    def _open_again(self) -> None:
+        """A model that was cut into shards stays cut: take a whole one, as of the last checkpoint, in its place."""
+        self.close()
+        self._attach()
+        self._resume()
 
     def _find_abilities(self) -> Abilities:
         model = self._ready()

@@ -1,0 +1,1 @@
+"""Training with several processes: one leads the run, the others follow it through each step."""
