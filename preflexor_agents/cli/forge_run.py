@@ -28,6 +28,7 @@ Examples:
   preflexor forge run --rows 20 --questions questions.jsonl
   preflexor forge run --teacher ollama:qwen3:4b --student ollama:llama3.2:3b --variant reflection --out data/
   preflexor forge run --teacher ollama:qwen3:4b --samples 4 --verifier judge --margin 0.5 --out data/
+  preflexor forge run --teacher openai:qwen3@http://gpu1:8000/v1 --ray auto --rows 20000 --out /shared/data
 """
 OUT = Path("forge")
 STOPS = {
@@ -101,6 +102,13 @@ _OF_RUN = ("store", "teacher", "student", "judge", "out", "settings_file", "slot
 @click.option("--budget-tokens", type=int, metavar="N", help="Most tokens written in this call.")
 @click.option("--budget-seconds", type=float, metavar="S", help="Most seconds of this call.")
 @click.option("--slots", type=click.IntRange(1, 1024), metavar="N", help="Calls of one model at once. Default: 8.")
+@click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="local",
+    help="Make the rows as a Ray Data job: on a cluster, or with this machine's processors if no address follows.",
+)
 @json_option
 def run_command(*, as_json: bool, **options: Any) -> None:
     """Make rows of preference data; the same call goes on where it was broken off, and pays for nothing twice.
@@ -111,17 +119,22 @@ def run_command(*, as_json: bool, **options: Any) -> None:
     """
     from preflexor_agents.cli.graph_grow import interruptible
 
+    address = options.pop("ray")
     order = _order(options)
-    interruptible(_forge(order, as_json=as_json))
+    interruptible(_forge(order, address, as_json=as_json))
 
 
-async def _forge(order: "Order", *, as_json: bool) -> int:
+async def _forge(order: "Order", address: str | None, *, as_json: bool) -> int:
     from preflexor_training.forge.opening import opened
+    from preflexor_training.forge.ray_job import forge_on_ray
     from preflexor_training.forge.run import forge
 
-    async with opened(order) as work:
-        with watched() as watch:
-            report = await forge(work, watch=watch)
+    with watched() as watch:
+        if address is not None:
+            report = forge_on_ray(order, address=address, watch=watch)
+        else:
+            async with opened(order) as work:
+                report = await forge(work, watch=watch)
     for note in report.notes:
         click.echo(f"preflexor: {note}", err=True)
     if as_json:

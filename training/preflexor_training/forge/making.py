@@ -39,12 +39,12 @@ class QuestionGate:
         self._asked = AskedBefore()
         self._turnstile = Turnstile()
 
-    def know(self, row: Row) -> None:
+    def know(self, number: int, question: str) -> None:
         """Take a row of the log, the next one: one that has a question has passed."""
-        if row.question:
+        if question:
             with suppress(Dropped):  # given questions may come again
-                self._asked.take(row.number, row.question)
-        self.leave(row.number)
+                self._asked.take(number, question)
+        self.leave(number)
 
     async def __call__(self, number: int, question: str) -> None:
         """Wait until it is the row's turn, and let it pass. Raises Dropped: a row before asks nearly the same."""

@@ -91,7 +91,7 @@ async def forge(work: Work, *, watch: Watch | None = None, take: Callable[[Row],
     gate = QuestionGate()
 
     def known(row: Row) -> None:
-        gate.know(row)
+        gate.know(row.number, row.question)
         if take is not None:
             take(row)
 
