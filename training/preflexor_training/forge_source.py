@@ -94,7 +94,7 @@ class ForgeSource:
     def prefetch(self, place: int, round_: int) -> None:
         """Begin to make the teacher's part of a round. What ends it early is met again when the rows are made."""
         self.close()
-        self._ahead = Prefetch.of_good_sides(self._order(place, round_))
+        self._ahead = Prefetch.of_good_sides(self._order(place, round_), open_model=open_backend)
 
     def close(self) -> None:
         """End what is being made ahead; its replies are kept. Idempotent."""

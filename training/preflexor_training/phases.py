@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
+
 from preflexor_agents.errors import InputError, TrainingError
 from preflexor_training.interpolation import tensor_files
 from preflexor_training.learner import Learner
@@ -42,8 +44,32 @@ def opener(backend: BackendName) -> OpenLearner:
     return found
 
 
+def put(write: Callable[[Path], None], out: Path) -> None:
+    """Put a folder into place; what stands there is replaced only by a whole one.
+
+    Args:
+        write: writes it, under another name.
+        out: where it is to be.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    except (OSError, SafetensorError, RuntimeError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else " ".join(str(e).split())[:160]
+        raise TrainingError(f"{out} cannot be written: {why}; see to it, then go on with --resume") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def leave_model(merge: Callable[[Path], None], *, base: Path, out: Path) -> None:
-    """Put a merged model into place; whatever stood there is replaced only by a whole one.
+    """Put a merged model into place.
 
     Args:
         merge: writes the model into a folder.
@@ -53,19 +79,12 @@ def leave_model(merge: Callable[[Path], None], *, base: Path, out: Path) -> None
     Raises:
         TrainingError: it cannot be written, or embeddings that were tied are not any more.
     """
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        merge(partial)
-        check_ties(base, partial)
-        shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
-    except OSError as e:
-        raise TrainingError(
-            f"{out} cannot be written: {e.strerror or e}; make room, then go on with --resume"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    def write(place: Path) -> None:
+        merge(place)
+        check_ties(base, place)
+
+    put(write, out)
 
 
 def check_ties(base: Path, merged: Path) -> None:

@@ -6,7 +6,6 @@ down at the edge of each round; a run that was killed anywhere goes on to the sa
 
 import asyncio
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -20,7 +19,7 @@ from preflexor_agents.errors import BackendError, InputError, TrainingError
 from preflexor_agents.prompts import Message
 from preflexor_training import plots
 from preflexor_training.learner import Held, Learner, Metrics
-from preflexor_training.phases import LEARNER, MERGED, OpenLearner, leave_model
+from preflexor_training.phases import LEARNER, MERGED, OpenLearner, leave_model, put
 from preflexor_training.prepared import Rows, audit_line, open_renderer, referred, step_numbers, told
 from preflexor_training.recipes import Phase
 from preflexor_training.run_writer import State
@@ -243,12 +242,7 @@ def _keep_round(work: Work, phase: Phase, round_: int, learner: Learner) -> None
     """Keep the round's adapter. Of whole models only those are kept that the phase may end with."""
     if work.run.recipe.adapter.kind == "full" and not phase.early_stop.patience:
         return
-    folder = _round_folder(work.folder(phase), round_)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    learner.save_adapter(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    put(learner.save_adapter, _round_folder(work.folder(phase), round_))
 
 
 def _prefetch(work: Work, place: int, round_: int) -> None:
