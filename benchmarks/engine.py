@@ -1,7 +1,8 @@
 """The in-process engine beside what else can write N replies with llama.cpp: one run, medians, ratios within the run.
 
-python benchmarks/engine.py                                        everything, about 12 minutes on 2 threads
+python benchmarks/engine.py                                        everything, about 20 minutes on 2 idle threads
 python benchmarks/engine.py --models tiny --ftypes f16 --widths 1,4 --runs 1 --new 20       a minute, to try it
+python benchmarks/engine.py --cases best-of --ftypes q4_k_m        one part; --cases overhead, rounds, lookup, crowd
 python benchmarks/engine.py --out docs/engine.md                   puts the results there, and a plot beside it
 
 `--llama-server PATH` adds a llama-server as an opponent, `--ollama NAME` a model of an Ollama server.
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import engine_cases
+from engine_crowd import crowd
 from engine_models import FTYPES, SHAPES, random_llama
 from engine_opponents import AutoGen, HighLevel, Ollama, Opponent, Ours, Raw, Server, opened, prompt_of
-from engine_report import best_of, plot
+from engine_report import plot, report
 
 from preflexor_agents.backends.llamacpp import nano_path
 from preflexor_agents.config import ReflectConfig
@@ -64,24 +66,20 @@ def overhead(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for name, ftype, path in models(options):
         ours, raw = Ours(path, threads=options.threads), Raw(path, threads=options.threads)
-        ratios, mine = [], []
-        with opened([ours, raw]):
+        mine, limit = [], []
+        with opened([ours, raw]), engine_cases.no_guesses():
             prompt = prompt_of(64, seed=5)
             ours.replies([prompt], [8])
-            raw.prefill(prompt)
-            for _ in range(2 * options.runs + 1):
-                start = ours.seconds([7, *prompt[1:]], most=1, widths=(1,))[1]
-                whole = ours.seconds([8, *prompt[1:]], most=options.new + 1, widths=(1,))[1]
+            for place in range(2 * options.runs + 1):
+                start = ours.seconds([2 * place, *prompt[1:]], most=1, widths=(1,))[1]
+                whole = ours.seconds([2 * place + 1, *prompt[1:]], most=options.new + 1, widths=(1,))[1]
                 mine.append((whole - start) / options.new)
-                ratios.append(mine[-1] / statistics.mean(raw.steps(len(prompt), 1, options.new)))
-        rows.append(
-            {
-                "model": name,
-                "ftype": ftype,
-                "ms": 1000 * statistics.median(mine),
-                "overhead": statistics.median(ratios) - 1,
-            }
-        )
+                raw.prefill([400 + place, *prompt[1:]])
+                limit.append(statistics.mean(raw.steps([options.new])))
+        ratio = statistics.median(a / b for a, b in zip(mine, limit, strict=True))
+        row = {"model": name, "ftype": ftype, "ms": 1000 * statistics.median(mine), "overhead": ratio - 1}
+        rows.append(row | {"least_overhead": min(mine) / min(limit) - 1})
+        say(f"overhead: {name} {ftype} done")
     return rows
 
 
@@ -90,17 +88,18 @@ def rounds(options: argparse.Namespace, runs: Sequence[engine_cases.Run]) -> lis
     rows = []
     paths = [("nano", "bundled", nano_path()), *(found for found in models(options) if found[0] != "nano")]
     for name, ftype, path in paths:
-        ratios, whole = [], []
-        for run in runs:
-            high = engine_cases.replayed_by_high_level(path, run.calls, threads=options.threads)
-            ratios.append(engine_cases.replayed_by_ours(path, run.calls, threads=options.threads) / high)
-            whole.append(run.seconds / high)
+        repeats = options.runs if name == "nano" else 1
+        found = [
+            engine_cases.replayed(path, run.calls, threads=options.threads) for run in runs for _ in range(repeats)
+        ]
         usage = [call.usage for run in runs for call in run.calls]
-        row = {"model": name, "ftype": ftype, "calls": len(usage), "wall": statistics.median(ratios)}
+        row = {"model": name, "ftype": ftype, "calls": len(usage)}
+        row["wall"] = statistics.median(replay.ours / replay.high_level for replay in found)
+        row["limit"] = statistics.median(replay.raw / replay.high_level for replay in found)
         if name == "nano":
             row["cached"] = sum(u.cached for u in usage) / sum(u.prompt for u in usage)
-            row["wall_with_search"] = statistics.median(whole)
         rows.append(row)
+        say(f"rounds: {name} {ftype} done")
     return rows
 
 
@@ -125,37 +124,6 @@ def opponents_for(path: Path, options: argparse.Namespace, *, with_text: bool) -
     if with_text and options.ollama:
         found.append(Ollama(options.ollama))
     return [*found, Raw(path, threads=threads)]
-
-
-def report(found: dict[str, Any]) -> list[str]:
-    """Everything as Markdown."""
-    lines = [found["machine"], ""]
-    if rows := found.get("best-of"):
-        lines += [*best_of(rows), ""]
-    if rows := found.get("overhead"):
-        lines += ["| model | weights | ms a token at N=1 | over llama_decode |", "|---|---|---:|---:|"]
-        lines += [f"| {r['model']} | {r['ftype']} | {r['ms']:.2f} | {r['overhead']:+.1%} |" for r in rows] + [""]
-    if rows := found.get("rounds"):
-        lines += [
-            "| model | weights | calls | prompt from cache | time / llama_cpp.Llama | with search and citations |"
-        ]
-        lines += ["|---|---|---:|---:|---:|---:|"]
-        for r in rows:
-            cached = f"{r['cached']:.0%}" if "cached" in r else ""
-            whole = f"{r['wall_with_search']:.2f}" if "wall_with_search" in r else ""
-            cells = (r["model"], r["ftype"], str(r["calls"]), cached, f"{r['wall']:.2f}", whole)
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    if rows := found.get("lookup"):
-        lines += ["| guessing in | replies | faster | guesses right | same text |", "|---|---:|---:|---:|---:|"]
-        for r in rows:
-            share = r["right"] / max(1, r["guessed"])
-            lines.append(f"| {r['role']} | {r['replies']} | {r['ratio']:.2f} | {share:.0%} | {r['same']} |")
-        lines.append("")
-    if crowd := found.get("crowd"):
-        lines += ["| a crowd in a small cache | |", "|---|---:|"]
-        lines += [f"| {key.replace('_', ' ')} | {round(value, 2)} |" for key, value in crowd.items()]
-    return lines
 
 
 def say(text: str) -> None:
@@ -208,9 +176,8 @@ def main() -> None:
             guessed = engine_cases.guessing(runs, threads=options.threads, runs=options.runs)
             found["lookup"] = [row._asdict() for row in guessed]
     if "crowd" in options.cases:
-        path = random_llama("tiny", "f16")
-        crowd = engine_cases.crowd(path, threads=options.threads, requests=options.requests, cells=options.cells)
-        found["crowd"] = asyncio.run(crowd)._asdict()
+        crowded = crowd(nano_path(), threads=options.threads, requests=options.requests, cells=options.cells)
+        found["crowd"] = asyncio.run(crowded)._asdict()
     lines = report(found)
     print("\n".join(lines))
     if options.out:

@@ -1,8 +1,6 @@
-"""The recursion itself, for benchmarks/engine.py: rounds with a judge, guessed tokens, a crowd in a small cache."""
+"""The recursion itself, for benchmarks/engine.py: rounds with a judge, and guessed tokens."""
 
 import asyncio
-import json
-import random
 import statistics
 import tempfile
 import time
@@ -12,21 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from engine_opponents import HighLevel, Ours, opened
+from engine_opponents import HighLevel, Ours, Raw, opened
 
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
 from preflexor_agents.backends.lookup import Lookup
-from preflexor_agents.config import GREEDY, ReflectConfig, Sampling
+from preflexor_agents.config import ReflectConfig
 from preflexor_agents.events import Retrieved, RunFinished, StepFinished, Usage
-from preflexor_agents.prompts import Grounds, draft
+from preflexor_agents.prompts import Grounds
 from preflexor_agents.session import MODEL_ROLES, ask
 from preflexor_agents.store import Store
 
 LIBRARY = nano_path().parents[1] / "library"
 QUESTIONS = ("How tough is nacre?", "What makes spider silk strong?", "Why does bone resist fracture?")
-SCHEMA = {"type": "object", "properties": {"better": {"enum": ["A", "B"]}}, "required": ["better"]}
 
 
 class Call(NamedTuple):
@@ -126,25 +123,40 @@ def traffic(*, threads: int, questions: Sequence[str], config: ReflectConfig) ->
         return [asyncio.run(answered(question, store)) for question in questions]
 
 
-def replayed_by_ours(path: Path, calls: Sequence[Call], *, threads: int) -> float:
-    """Seconds for the same prompts and lengths of replies, those of a group at once."""
-    ours = Ours(path, threads=threads, context_tok=8192)
-    with opened([ours]):
-        began = time.perf_counter()
-        for group in sorted({call.group for call in calls}):
-            side = [call for call in calls if call.group == group]
-            ours.replies([call.prompt for call in side], [call.usage.generated for call in side])
-        return time.perf_counter() - began
+class Replay(NamedTuple):
+    """Seconds for the same prompts and as many tokens."""
+
+    ours: float
+    high_level: float
+    raw: float
 
 
-def replayed_by_high_level(path: Path, calls: Sequence[Call], *, threads: int) -> float:
-    """The same one after the other."""
-    llm = HighLevel(path, threads=threads, context_tok=8192)
-    with opened([llm]):
-        began = time.perf_counter()
-        for call in sorted(calls, key=lambda call: call.group):
-            llm.reply(call.prompt, call.usage.generated, 0)
-        return time.perf_counter() - began
+def replayed(path: Path, calls: Sequence[Call], *, threads: int) -> Replay:
+    """The calls of a run in fresh contexts: by ours, those of a group at once, by the others one after the other.
+
+    Raw has one sequence beside what a group writes, so of its prompts it finds again what the last one began with.
+    """
+    groups = [[call for call in calls if call.group == group] for group in sorted({call.group for call in calls})]
+    ours, llm = Ours(path, threads=threads, context_tok=8192), HighLevel(path, threads=threads, context_tok=8192)
+    raw = Raw(path, threads=threads, context_tok=8192)
+    totals = [0.0, 0.0, 0.0]
+    with opened([ours, llm, raw]):
+        for side in groups:
+            prompts, lengths = [call.prompt for call in side], [call.usage.generated for call in side]
+            began = time.perf_counter()
+            ours.replies(prompts, lengths)
+            totals[0] += time.perf_counter() - began
+            began = time.perf_counter()
+            for prompt, length in zip(prompts, lengths, strict=True):
+                llm.reply(prompt, length, 0)
+            totals[1] += time.perf_counter() - began
+            began = time.perf_counter()
+            for prompt in dict.fromkeys(map(tuple, prompts)):
+                alike = [length for other, length in zip(prompts, lengths, strict=True) if tuple(other) == prompt]
+                raw.prefill(prompt)
+                raw.steps(alike)
+            totals[2] += time.perf_counter() - began
+    return Replay(*totals)
 
 
 class Guessing(NamedTuple):
@@ -172,8 +184,19 @@ def guessing(traffic: Sequence[Run], *, threads: int, runs: int) -> list[Guessin
     ]
 
 
+@contextmanager
+def no_guesses() -> Iterator[None]:
+    """Every step writes one token of a reply."""
+    draft_of = Lookup.draft
+    Lookup.draft = lambda *_: []  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Lookup.draft = draft_of  # type: ignore[method-assign]
+
+
 async def _guessing(role: str, asked: Sequence[Request], *, threads: int, runs: int) -> Guessing:
-    draft_of, learn = Lookup.draft, Lookup.learn
+    learn = Lookup.learn
     counts = [0, 0]
 
     def counted(self: Lookup, guessed: int, right: int) -> None:
@@ -187,125 +210,22 @@ async def _guessing(role: str, asked: Sequence[Request], *, threads: int, runs: 
         Lookup.learn = counted  # type: ignore[method-assign]
         for request in asked:
             greedy = replace(request, sampling=replace(request.sampling, temperature=0.0))
-            await _timed(backend, greedy)  # both find the prompt in the cache
+            await timed(backend, greedy)  # both find the prompt in the cache
             for _ in range(runs):
-                Lookup.draft = lambda *_: []  # type: ignore[assignment, method-assign]
-                plain_s, plain = await _timed(backend, greedy)
-                Lookup.draft = draft_of  # type: ignore[method-assign]
-                guessed_s, guessed = await _timed(backend, greedy)
+                with no_guesses():
+                    plain_s, plain = await timed(backend, greedy)
+                guessed_s, guessed = await timed(backend, greedy)
                 ratios.append(plain_s / guessed_s)
             same += (plain.thinking, plain.answer) == (guessed.thinking, guessed.answer)
     finally:
-        Lookup.draft, Lookup.learn = draft_of, learn  # type: ignore[method-assign]
+        Lookup.learn = learn  # type: ignore[method-assign]
         await backend.aclose()
     return Guessing(role, len(asked), statistics.median(ratios), same, counts[0], counts[1])
 
 
-async def _timed(backend: LlamaCppBackend, request: Request) -> tuple[float, Completion]:
+async def timed(backend: LlamaCppBackend, request: Request) -> tuple[float, Completion]:
     began = time.perf_counter()
     async with aclosing(backend.generate(request)) as items:
         reply = [item async for item in items][-1]
     assert isinstance(reply, Completion)
     return time.perf_counter() - began, reply
-
-
-class Crowd(NamedTuple):
-    """How mixed requests fared."""
-
-    requests: int
-    cancelled: int
-    longest_prompt: int
-    cells: int
-    most_cells: int
-    seconds: float
-    longest_wait_s: float
-    """From asking to the first text."""
-    bad_json: int
-    greedy: int
-    greedy_as_alone: int
-    sampled: int
-    sampled_twice_alike: int
-    """Alone, asked twice."""
-    left_live: int
-
-
-async def crowd(path: Path, *, threads: int, requests: int, cells: int) -> Crowd:
-    """Requests of up to 3,000 tokens with grammars, seeds and readers who leave, eight at a time in a small cache.
-
-    For a model whose tokens are letters and whose context is longer than nano's 2,048.
-    """
-    rng = random.Random(7)
-    asked = [_mixed(rng, n) for n in range(requests)]
-    backend = await LlamaCppBackend.open(path, threads=threads, context_tok=4096)
-    backend._model._context.cells = cells
-    prefixes = backend._model.scheduler._prefixes
-    gate, waits, most_cells, longest = asyncio.Semaphore(8), [0.0], 0, 0
-
-    async def one(request: Request, leaves: bool) -> Completion | None:
-        nonlocal most_cells, longest
-        async with gate:
-            began = time.perf_counter()
-            first = True
-            async with aclosing(backend.generate(request)) as items:
-                async for item in items:
-                    if first:
-                        waits.append(time.perf_counter() - began)
-                    first = False
-                    most_cells = max(most_cells, prefixes.used)
-                    if isinstance(item, Completion):
-                        longest = max(longest, item.usage.prompt)
-                        return item
-                    if leaves:
-                        return None
-        raise AssertionError
-
-    try:
-        began = time.perf_counter()
-        replies = await asyncio.gather(*(one(*request) for request in asked))
-        seconds = time.perf_counter() - began
-        left = prefixes.live_cells()
-        counts = dict.fromkeys(("bad_json", "greedy", "greedy_as_alone", "sampled", "sampled_twice_alike"), 0)
-        for (request, _), reply in zip(asked, replies, strict=True):
-            if reply is None:
-                continue
-            if request.json_schema is not None:
-                counts["bad_json"] += json.loads(reply.answer or "null") not in ({"better": "A"}, {"better": "B"})
-                continue
-            alone = (await _timed(backend, request))[1]
-            if request.sampling.temperature == 0:
-                counts["greedy"] += 1
-                counts["greedy_as_alone"] += _text(alone) == _text(reply)
-            else:
-                counts["sampled"] += 1
-                counts["sampled_twice_alike"] += _text(alone) == _text((await _timed(backend, request))[1])
-    finally:
-        await backend.aclose()
-    return Crowd(
-        requests=requests,
-        cancelled=sum(reply is None for reply in replies),
-        longest_prompt=longest,
-        cells=cells,
-        most_cells=most_cells,
-        seconds=seconds,
-        longest_wait_s=max(waits),
-        left_live=left,
-        **counts,
-    )
-
-
-def _mixed(rng: random.Random, n: int) -> tuple[Request, bool]:
-    notes = " ".join(path.read_text(encoding="utf-8") for path in sorted(LIBRARY.glob("*.md"))[:6])
-    sampling = Sampling(temperature=0.8) if rng.random() < 0.5 else GREEDY
-    text = notes[rng.randrange(2000) :][: rng.choice((10, 100, 400, 1000, 2700))]
-    request = Request(
-        messages=draft(Grounds(question=f"{n} {text}")),
-        sampling=replace(sampling, max_tok=rng.choice((5, 30, 80))),
-        seed=rng.randrange(1 << 20),
-    )
-    if rng.random() < 0.2:
-        return replace(request, json_schema=SCHEMA, sampling=replace(GREEDY, max_tok=250)), False
-    return request, rng.random() < 0.2
-
-
-def _text(reply: Completion) -> tuple[str, str, str]:
-    return reply.thinking, reply.reflection, reply.answer

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,12 +24,15 @@ from preflexor_agents.backends import model_file
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.llamacpp import LlamaCppBackend
 from preflexor_agents.backends.local_model import LocalModel
+from preflexor_agents.backends.pieces import PIECE_TOK
 from preflexor_agents.backends.sampling import sampler
 from preflexor_agents.backends.scheduler import Job, Prefill
 from preflexor_agents.config import Sampling
 
 SAMPLING = Sampling(temperature=0.8)
 _TIMED_STEPS = 24
+_OTHERS = 31
+"""The sequence that stands for what the replies have written."""
 
 
 class Opponent(Protocol):
@@ -154,65 +158,85 @@ class AutoGen:
 
 
 class Raw:
-    """llama_decode with one batch a step and C samplers, nothing else: the limit. Only a few steps are timed."""
+    """llama_decode with one batch a step and C samplers, nothing else, set as our engine sets it: the limit.
+
+    Only a few steps are timed, with as many cells in use as there are in the middle of the replies.
+    """
 
     name = "llama_decode"
 
     def __init__(self, path: Path, *, threads: int, context_tok: int = 4096) -> None:
         self._model = model_file.load(path)
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = context_tok
-        params.n_seq_max = 16
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = threads
-        self._context = llama_cpp.llama_init_from_model(self._model.pointer, params)
+        self._made = self._model.context(context_tok=context_tok, threads=threads)
+        self._context = self._made._pointer
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._batch = llama_cpp.llama_batch_init(512, 0, 1)
+        self._batch = llama_cpp.llama_batch_init(PIECE_TOK, 0, 1)
+        self._held: list[int] = []
+        """Tokens of sequence 0."""
 
     def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
+        self._cut(0)
         began = time.perf_counter()
         self.prefill(prompt)
         prefilled = time.perf_counter() - began
-        found = {}
-        for n in widths:
-            found[n] = prefilled + most * statistics.median(self.steps(len(prompt), n, min(most, _TIMED_STEPS)))
+        found, others = {}, 0
+        for n in sorted(widths):
+            more = n * most // 2 - others
+            self._evaluate([300] * more, start=others, sequence=_OTHERS)
+            others += more
+            found[n] = prefilled + most * statistics.median(self.steps([min(most, _TIMED_STEPS)] * n))
         return found
 
     def prefill(self, prompt: Sequence[int]) -> None:
-        llama_cpp.llama_memory_clear(self._memory, True)
-        for start in range(0, len(prompt), 512):
-            self._decode([(token, start + n, 0) for n, token in enumerate(prompt[start : start + 512])])
+        """Evaluate what is new of a prompt."""
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._held, prompt[:-1], strict=False)))
+        self._cut(same)
+        self._evaluate(prompt[same:], start=same, sequence=0)
+        self._held = list(prompt)
 
-    def steps(self, length: int, width: int, count: int) -> list[float]:
-        """Seconds of each of `count` steps of so many sequences that share a prompt of so many tokens."""
-        for sequence in range(1, width):
-            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, 0, length)
+    def steps(self, lengths: Sequence[int]) -> list[float]:
+        """Seconds of each step of replies to the prompt, so many tokens each, that are written side by side."""
+        start = len(self._held)
+        for sequence in range(1, len(lengths)):
+            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, 0, start)
         times = []
         with sampler(self._model.vocabulary, SAMPLING, 1, None) as chain:
-            tokens = [300 + n for n in range(width)]
-            for place in range(count):
+            tokens = [300 + n for n in range(len(lengths))]
+            for place in range(max(lengths)):
                 began = time.perf_counter()
-                self._decode([(token, length + place, n) for n, token in enumerate(tokens)])
-                tokens = [llama_cpp.llama_sampler_sample(chain, self._context, n) for n in range(width)]
+                live = [n for n, length in enumerate(lengths) if place < length]
+                self._decode([(tokens[n], start + place, n) for n in live], wanted=True)
+                for row, n in enumerate(live):
+                    tokens[n] = llama_cpp.llama_sampler_sample(chain, self._context, row)
                 times.append(time.perf_counter() - began)
-        for sequence in range(width):
-            llama_cpp.llama_memory_seq_rm(self._memory, sequence, length if sequence == 0 else 0, -1)
+        for sequence in range(len(lengths)):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, start if sequence == 0 else 0, -1)
         return times
 
-    def _decode(self, rows: Sequence[tuple[int, int, int]]) -> None:
+    def _cut(self, length: int) -> None:
+        for sequence in (0, _OTHERS):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, 0 if sequence else length, -1)
+        del self._held[length:]
+
+    def _evaluate(self, tokens: Sequence[int], *, start: int, sequence: int) -> None:
+        for at in range(0, len(tokens), PIECE_TOK):
+            piece = tokens[at : at + PIECE_TOK]
+            self._decode([(token, start + at + n, sequence) for n, token in enumerate(piece)], wanted=False)
+
+    def _decode(self, rows: Sequence[tuple[int, int, int]], *, wanted: bool) -> None:
         for n, (token, position, sequence) in enumerate(rows):
             self._batch.token[n] = token
             self._batch.pos[n] = position
             self._batch.n_seq_id[n] = 1
             self._batch.seq_id[n][0] = sequence
-            self._batch.logits[n] = len(rows) <= 16 or n == len(rows) - 1
+            self._batch.logits[n] = wanted or n == len(rows) - 1
         self._batch.n_tokens = len(rows)
         if llama_cpp.llama_decode(self._context, self._batch):
             raise RuntimeError("llama.cpp could not evaluate a batch")
 
     def close(self) -> None:
         llama_cpp.llama_batch_free(self._batch)
-        llama_cpp.llama_free(self._context)
+        self._made.close()
         self._model.close()
 
 

@@ -15,7 +15,7 @@ from preflexor_agents.backends.pieces import shared_tok
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
-KEPT_TOK = 128
+KEPT_TOK = 64
 """Idle cells up to which nothing leaves when a prompt is begun: on a CPU every step looks at all cells in use, and
 1,000 idle ones slow nano and a model of 170M parameters down by a quarter."""
 QUICK_BYTES = SAVED_BYTES // 16
@@ -25,7 +25,9 @@ SCRATCH_TOK = 64
 SHARE_TOK = 16
 """Only so many tokens at a time are shared: quantised weights are computed four rows at once, and an odd number of them
 gives other last bits."""
-_WORTH_SAVING_TOK = 256
+_WORTH_SAVING_TOK = 32
+"""Of a prompt, beyond what others have; putting a token back takes a hundredth of computing it."""
+_WORN_TOK = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,8 @@ class Slot:
     tokens: list[int] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
     """Which cell each token lies in; sequences that share a beginning name the same ones."""
+    asked: int = 0
+    """How many of the tokens it was given; the others were written."""
     live: bool = False
     """Whether somebody writes in it; else it is kept for its beginning."""
 
@@ -104,6 +108,7 @@ class Prefixes:
             slot = self._vacant(besides=donor)
             slot.live = True
             self.share(donor, slot, length)
+        slot.asked = len(prompt)
         self._touch(slot)
         self._trim()
         return slot
@@ -115,6 +120,7 @@ class Prefixes:
         self._context.copy(source.number, target.number, length)
         target.tokens = source.tokens[:length]
         target.cells = source.cells[:length]
+        target.asked = length
         self._users.update(target.cells)
 
     def add(self, slot: Slot, tokens: Sequence[int]) -> None:
@@ -185,7 +191,8 @@ class Prefixes:
 
     def _is_worn(self, donor: Slot, length: int) -> bool:
         """Whether a slot is idle and has little besides what is asked for, so that it can as well be written over."""
-        return not donor.live and length > 0 and len(donor.tokens) - length < _WORTH_SAVING_TOK
+        lost, prompt_lost = len(donor.tokens) - length, donor.asked - length
+        return not donor.live and length > 0 and lost < _WORN_TOK and prompt_lost < _WORTH_SAVING_TOK
 
     def _own(self, prompt: Sequence[int]) -> int:
         """What can be kept where sequences can not be cut: a prompt that goes on after all of one."""
@@ -209,10 +216,10 @@ class Prefixes:
         return slot
 
     def _save(self, slot: Slot) -> None:
-        """Keep the state of a sequence that leaves the cache, if it has much that no other one begins with."""
+        """Keep the state of a prompt that leaves the cache, if it has some that no other one begins with."""
         if not self._context.saves:
             return
-        length = len(slot.tokens) // SHARE_TOK * SHARE_TOK
+        length = min(len(slot.tokens), slot.asked) // SHARE_TOK * SHARE_TOK
         whole = [*slot.tokens[:length], -1]
         others = [saved.tokens for saved in self._saved.values()]
         others += [other.tokens for other in self._slots.values() if other is not slot]

@@ -9,9 +9,9 @@ import llama_cpp
 import pytest
 
 from preflexor_agents.backends.base import Completion, Request
-from preflexor_agents.backends.context import PIECE_TOK, SEQUENCES
+from preflexor_agents.backends.context import SEQUENCES
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
-from preflexor_agents.backends.prefixes import Prefixes
+from preflexor_agents.backends.prefixes import KEPT_TOK, SHARE_TOK, Prefixes
 from preflexor_agents.config import GREEDY, Sampling
 from preflexor_agents.errors import BackendError
 from preflexor_agents.prompts import Message
@@ -141,7 +141,7 @@ async def test_a_state_is_not_put_behind_what_a_sequence_holds(nano: LlamaCppBac
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(nano._worker, prefixes(nano).make_room, nano._model._context.cells)
     relative = await said(nano, request(LONG[:600] + " What is it?", max_tok=4))
-    assert relative.usage.cached >= PIECE_TOK
+    assert relative.usage.cached >= SHARE_TOK
     after = await said(nano, long)
     assert after.usage.cached > relative.usage.prompt
     assert text(after) == before
@@ -168,3 +168,26 @@ async def test_a_reply_that_ends_interrupts_no_other(nano: LlamaCppBackend):
     async with aclosing(leaving):
         await anext(leaving)
     assert nano._model.interrupt.is_set()
+
+
+async def test_what_a_prompt_does_not_share_is_out_of_the_way_while_its_reply_is_written(nano: LlamaCppBackend):
+    """A step looks at all cells in use, so idle prompts wait in memory; and come back when they are asked again."""
+    first = request(LONG[:2200], max_tok=30)
+    before = await said(nano, first)
+    used: list[int] = []
+    async with aclosing(nano.generate(request("How strong is silk? " * 20, max_tok=30))) as items:
+        async for _ in items:
+            used.append(prefixes(nano).used - prefixes(nano).live_cells())
+    assert before.usage.prompt > 5 * KEPT_TOK and used[0] <= KEPT_TOK
+    after = await said(nano, first)
+    assert after.usage.cached == (before.usage.prompt - 2) // SHARE_TOK * SHARE_TOK
+    assert text(after) == text(before)
+
+
+async def test_side_by_side_replies_leave_one_state_of_their_prompt_behind(nano: LlamaCppBackend):
+    """What they wrote is seldom asked for again."""
+    asked = [request(LONG[:1200], sampling=Sampling(temperature=0.9), seed=n, max_tok=60) for n in range(6)]
+    replies = await asyncio.gather(*(said(nano, one) for one in asked))
+    await said(nano, request("How strong is silk? " * 20, max_tok=2))
+    lengths = [len(tokens) for tokens in prefixes(nano)._saved]
+    assert lengths == [replies[0].usage.prompt // SHARE_TOK * SHARE_TOK]

@@ -219,7 +219,7 @@ async def test_same_seed_gives_the_same_reply_whatever_was_asked_before(open_mod
     again = await said(backend, request)
     other = await said(backend, replace(request, seed=8))
     assert first.answer == again.answer != other.answer
-    assert first.usage.cached == 0 < again.usage.cached < other.usage.cached
+    assert first.usage.cached == 0 < again.usage.cached == other.usage.cached
 
 
 async def test_shared_beginning_of_prompts_is_taken_from_the_cache(open_model: Open):
