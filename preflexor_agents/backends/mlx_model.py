@@ -73,8 +73,10 @@ def load(folder: Path, *, adapter: Path | None = None) -> MlxFolder:
     )
 
 
-def load_weights(folder: Path, *, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+def load_weights(folder: Path, *, dtype: Any = None, lazy: bool = False) -> tuple[Any, dict[str, Any]]:
     """mlx-lm's module in evaluation mode, its numbers cast if a dtype is given, and the configuration.
+
+    Lazy leaves the weights on the disk until they are used, so that what is quantised next is never there whole.
 
     Raises:
         ModelError: as `load`.
@@ -88,7 +90,8 @@ def load_weights(folder: Path, *, dtype: Any = None) -> tuple[Any, dict[str, Any
         model, config = load_model(folder, lazy=True, strict=True, trust_remote_code=False)
         if dtype is not None:
             model.set_dtype(dtype)
-        mx.eval(model.parameters())
+        if not lazy:
+            mx.eval(model.parameters())
     except FileNotFoundError:
         raise ModelError(f"{folder} has no model*.safetensors; download the model again as safetensors") from None
     except MemoryError:

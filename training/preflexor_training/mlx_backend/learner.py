@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.utils import get_total_parameters
 
 from preflexor_agents.backends import mlx_adapter, mlx_rows
 from preflexor_agents.backends.base import Backend
@@ -19,7 +20,7 @@ from preflexor_agents.backends.model_text import ModelText
 from preflexor_agents.errors import ConfigError, TrainingError
 from preflexor_training import bases, tags
 from preflexor_training.learner import Held, Metrics
-from preflexor_training.mlx_backend import checkpoint, merging, model
+from preflexor_training.mlx_backend import checkpoint, memory, merging, model
 from preflexor_training.mlx_backend.checkpointing import checkpoint_layers
 from preflexor_training.mlx_backend.collate import Batch, collate
 from preflexor_training.mlx_backend.forward import Abilities, abilities, score
@@ -50,6 +51,7 @@ class MlxLearner:
         loaded, config = self._load_base()
         self._context_tok, self._ends = trained_tok(config), end_ids(config)
         self._tied = mlx_adapter.tied(loaded)
+        self._check_memory(config, loaded)
         model.attach(loaded, recipe.adapter, new=self._new, seed=recipe.seed)
         self._check_names(loaded)
         self._vocabulary = mlx_rows.vocabulary(loaded)
@@ -188,6 +190,26 @@ class MlxLearner:
         loaded, config = model.load_base(self._base, settings=self._recipe.adapter, phase=self._phase)
         model.add_rows(loaded, known=self._known, total=len(self.tokenizer), new=self._new)
         return loaded, config
+
+    def _check_memory(self, config: dict[str, Any], loaded: Any) -> None:
+        quantised = config.get("quantization")
+        settings, phase = self._recipe.adapter, self._phase
+        plan = memory.Plan(
+            bits=int(quantised["bits"]) if isinstance(quantised, dict) else settings.bits,
+            rank=settings.rank,
+            batch_pairs=phase.batch_pairs,
+            accumulation=phase.accumulation,
+            max_length_tok=self._recipe.data.max_length_tok,
+            gradient_checkpointing=self._recipe.step.gradient_checkpointing,
+        )
+        size = memory.size_of(config, parameters=get_total_parameters(loaded))  # type: ignore[no-untyped-call]
+        memory.check(
+            size,
+            plan,
+            memory.machine_bytes(),
+            number_bytes=model.dtype(phase).size,
+            full=settings.kind == "full",
+        )
 
     def _check_names(self, loaded: Any) -> None:
         """What is learnt must be written back under the base's names; some architectures are renamed by mlx-lm."""

@@ -18,7 +18,7 @@ from preflexor_agents.backends import mlx_adapter, mlx_rows
 from preflexor_agents.backends.mlx_adapter import Rows, Update
 from preflexor_agents.backends.mlx_model import load_weights
 from preflexor_agents.backends.mlx_rows import TokenRows
-from preflexor_agents.errors import ConfigError
+from preflexor_agents.errors import ConfigError, ModelError
 from preflexor_training.initial import lora_init, mean_row
 from preflexor_training.recipe_parts import Adapter, Phase
 
@@ -42,7 +42,8 @@ def load_base(folder: Path, *, settings: Adapter, phase: Phase) -> tuple[Any, di
         ModelError: the folder holds no model that mlx-lm can load.
         ConfigError: it is quantised in another way than the recipe says, or all of it is to be trained.
     """
-    model, config = load_weights(folder, dtype=dtype(phase) if settings.kind == "lora" else mx.float32)
+    held = dtype(phase) if settings.kind == "lora" else mx.float32
+    model, config = load_weights(folder, dtype=held, lazy=settings.bits < 16)
     quantised = config.get("quantization")
     if isinstance(quantised, dict):
         if settings.kind == "full":
@@ -79,6 +80,7 @@ def attach(model: Any, settings: Adapter, *, new: tuple[int, ...], seed: int) ->
 
     Raises:
         ConfigError: no layer bears the names of the targets.
+        ModelError: the base's weights are damaged.
     """
     if settings.kind == "full":
         model.unfreeze()
@@ -139,7 +141,10 @@ def _quantise(model: Any, bits: int) -> None:
             return isinstance(module, Linear | Embedding) and module.weight.shape[-1] % group == 0
 
         quantize(model, group_size=group, bits=bits, class_predicate=wanted)
-    mx.eval(model.parameters())
+    try:
+        mx.eval(model.parameters())
+    except RuntimeError as e:
+        raise ModelError(f"the base cannot be read: {' '.join(str(e).split())[:160]}; download it again") from None
 
 
 def _shape(linear: Any) -> tuple[int, int]:
