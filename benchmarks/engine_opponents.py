@@ -7,6 +7,7 @@ timed on the first call and on two that find their prompt in the cache; N calls 
 import asyncio
 import json
 import random
+import socket
 import statistics
 import subprocess
 import time
@@ -246,9 +247,11 @@ class Server:
     name = "llama-server"
 
     def __init__(self, program: Path, path: Path, *, threads: int, context_tok: int = 4096) -> None:
-        self._url = "http://127.0.0.1:18737"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}"
         command = [str(program), "-m", str(path), "-t", str(threads), "-np", "16", "-c", str(16 * context_tok)]
-        command += ["--host", "127.0.0.1", "--port", "18737"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(600):
             if self._process.poll() is not None:

@@ -28,8 +28,48 @@ def test_every_case_writes_its_table_into_the_page(tmp_path: Path):
     found = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found.keys() >= {"best-of", "overhead", "rounds", "lookup", "crowd"}
     assert {row["n"] for row in found["best-of"]} == {1, 2}
-    assert found["crowd"]["left_live"] == 0 and found["crowd"]["most_cells"] <= found["crowd"]["cells"]
+    crowd = found["crowd"]
+    assert crowd["left_live"] == crowd["bad_json"] == 0 < crowd["most_cells"] <= crowd["cells"]
+    assert crowd["longest_prompt_tok"] > 2048  # past what nano was trained with
+    assert all(word in text for word in ("| limit |", "| asked |"))
     assert ElementTree.parse(tmp_path / "page.svg").getroot().tag.endswith("svg")
+
+
+SERVER = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self, body):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self):
+        self.answer({})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open(__file__ + ".log", "a") as log:
+            log.write(json.dumps([self.path, *(asked[key] for key in ("n_predict", "seed", "cache_prompt"))]) + "\\n")
+        self.answer({"content": ""})
+
+    def log_message(self, *_):
+        pass
+
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_a_llama_server_is_asked_for_the_same_and_has_its_place_in_the_table(tmp_path: Path):
+    server = tmp_path / "llama-server"
+    server.write_text(f"#!{sys.executable}\n{SERVER}", encoding="utf-8")
+    server.chmod(0o755)
+    done = run(tmp_path, "--cases", "best-of", "--llama-server", str(server))
+    assert done.returncode == 0, done.stderr
+    assert "| llama-server tok/s |" in done.stdout
+    asked = [json.loads(line) for line in (tmp_path / "llama-server.log").read_text(encoding="utf-8").splitlines()]
+    assert sorted(asked) == [["/completion", 8, seed, True] for seed in (0, 0, 1)]
 
 
 def test_a_case_that_is_none_is_refused(tmp_path: Path):
