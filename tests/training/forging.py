@@ -31,7 +31,7 @@ def speak(request: Request) -> Reply:
     """What any of the three models says."""
     asked = request.messages[-1].content
     if JUDGE in asked:
-        return "Better: A" if asked.index("answer no") > asked.index("In short") else "Better: B"
+        return "Better: B" if "I guess" in asked.split("\nB:\n")[0] else "Better: A"
     if "Task: " in asked and "straight away" not in asked:
         return teach(request)
     thinking = f"<|thinking|>thought {request.seed}<|/thinking|>" if "<|thinking|>" in asked else ""

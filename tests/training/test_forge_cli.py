@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +15,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from preflexor_agents.backends.base import Request
 from preflexor_agents.cli.main import cli
+from preflexor_agents.prompts import Message
 from preflexor_training.forge.folder import read_settings
-from tests.training.forging import rows_of
+from tests.fakes.ollama_stub import OllamaStub, StubModel
+from tests.training.forging import rows_of, speak
 from tests.training.served import Served
+from tests.training.teaching import LIBRARY
 
 ROWS = int(os.environ.get("PREFLEXOR_NANO_ROWS", "3"))
 QUESTIONS = (
@@ -183,3 +190,30 @@ def test_a_server_that_is_gone_is_one_line(home: Path) -> None:
         spec = gone.spec
     done = forge("--store", "bundled", "--teacher", spec)
     assert done.exit_code == 1 and done.stderr.count("\n") == 1 and "127.0.0.1" in done.stderr
+
+
+def blocks(kind: str) -> list[str]:
+    page = Path(__file__).parents[2] / "docs" / "forge.md"
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_what_the_page_tells_to_type_works(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "questions.jsonl").write_text(blocks("json")[0], encoding="utf-8")
+    shutil.copytree(LIBRARY, home / "papers")
+    models = (StubModel(name="qwen3:8b", tags=None), StubModel(name="llama3.2:3b", tags=None))
+    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    with OllamaStub(*models) as stub:
+        stub.speaks = lambda _, prompt, options: str(
+            speak(Request(messages=(Message("user", prompt),), seed=options["seed"]))
+        )
+        monkeypatch.setenv("OLLAMA_HOST", stub.host)
+        for words in commands:
+            if words[0] == "pip" or "--ray" in words:  # tests/training/test_forge_ray.py
+                continue
+            rows = ["--rows", "1"] if words[1:3] == ["forge", "run"] else []
+            done = CliRunner().invoke(cli, [*words[1:], *rows])
+            assert done.exit_code in (0, 1 if "try" in words else 0), done.stderr
+    assert rows_of(home / "second")[0].chosen.reflection
+    for code in blocks("python"):
+        exec(compile(code, "docs/forge.md", "exec"), {})
+    assert len(rows_of(home / "next")) == 2

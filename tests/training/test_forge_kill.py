@@ -26,7 +26,7 @@ def begin(store: Path, folder: Path) -> "subprocess.Popen[str]":
 def killed_after(running: "subprocess.Popen[str]", calls: int) -> list[str]:
     """The calls that had begun when it died."""
     assert running.stdout is not None
-    begun = [line for line, _ in zip(running.stdout, range(calls), strict=False)]
+    begun = [line for _, line in zip(range(calls), running.stdout, strict=False)]
     running.send_signal(signal.SIGKILL)
     begun += running.stdout.readlines()
     running.wait()
