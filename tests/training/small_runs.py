@@ -42,7 +42,7 @@ class Quiet:
         self.shown.append((what, done, total, note))
 
 
-def small_base(out: Path) -> Path:
+def small_base(out: Path, *, context: int = 96) -> Path:
     """An untrained Llama of two layers."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -57,7 +57,7 @@ def small_base(out: Path) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=96,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=2,
