@@ -3,11 +3,13 @@
 Checkpoints are the same whether a model was sharded or not, so that a run goes on with any number of processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Module
@@ -17,6 +19,24 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 def whole(value: Any) -> Any:
     """A tensor that is spread over processes, all of which call this, in one piece; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+@contextmanager
+def ties_shown(model: Module) -> Iterator[None]:
+    """Let embeddings with trainable token rows show the matrix below for a while.
+
+    accelerate puts tied embeddings into one group of shards, and knows them by having the same `weight`; PEFT answers
+    each question for it with a new matrix, in which the rows are worked in.
+    """
+    wrappers = [module for module in model.modules() if isinstance(module, TrainableTokensWrapper)]
+    before = [wrapper._disable_adapters for wrapper in wrappers]
+    for wrapper in wrappers:
+        wrapper._disable_adapters = True
+    try:
+        yield
+    finally:
+        for wrapper, disabled in zip(wrappers, before, strict=True):
+            wrapper._disable_adapters = disabled
 
 
 def trained(model: Module) -> dict[str, Tensor]:

@@ -101,6 +101,7 @@ class TorchLearner:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of TRL's use of Transformers
+                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing changes it
                 trainer = self._trainer(plan, report)
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         except failures.MEMORY as e:

@@ -137,6 +137,10 @@ class Planned(Trainer):
         """Over the whole phase, whatever part of it this call trains."""
         return super().create_scheduler(self.total_steps, optimizer)
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with sharding.ties_shown(self.accelerator.unwrap_model(self.model)):
+            return super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted."""
         return 0
