@@ -44,7 +44,7 @@ def model_options(function: click.decorators.FC) -> click.decorators.FC:
         click.option(
             "--pack", default="general", show_default=True, metavar="NAME", help="Domain pack: a name or a .toml file."
         ),
-        click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME or gguf:PATH. Default: nano."),
+        click.option("--model", metavar="SPEC", help="As `preflexor ask --model`. Default: nano."),
     ):
         function = option(function)
     return function

@@ -3,7 +3,7 @@
 import click
 
 _OPTIONS = (
-    click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME or gguf:PATH. Default: nano."),
+    click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME, gguf:PATH, mlx:PATH or openai:NAME@BASE_URL. Default: nano."),
     click.option(
         "--role",
         "roles",
