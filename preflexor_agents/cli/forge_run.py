@@ -1,5 +1,6 @@
 """`preflexor forge run`: make rows of preference data, or go on making them."""
 
+import asyncio
 import json
 import sys
 import time
@@ -117,31 +118,35 @@ def run_command(*, as_json: bool, **options: Any) -> None:
     only answers questions about the bundled library: give it some by --questions, or name a teacher that can write
     them. Ends with exit code 1 if all rows are there and none is kept.
     """
-    from preflexor_agents.cli.graph_grow import interruptible
-
     address = options.pop("ray")
     order = _order(options)
-    interruptible(_forge(order, address, as_json=as_json))
-
-
-async def _forge(order: "Order", address: str | None, *, as_json: bool) -> int:
-    from preflexor_training.forge.opening import opened
-    from preflexor_training.forge.ray_job import forge_on_ray
-    from preflexor_training.forge.run import forge
-
-    with watched() as watch:
-        if address is not None:
-            report = forge_on_ray(order, address=address, watch=watch)
-        else:
-            async with opened(order) as work:
-                report = await forge(work, watch=watch)
+    try:
+        with watched() as watch:
+            report = asyncio.run(_made(order, watch)) if address is None else _made_on_ray(order, address, watch)
+    except KeyboardInterrupt:
+        click.echo("stopped: what was done is kept, the same call goes on with the rest", err=True)
+        raise SystemExit(1) from None
     for note in report.notes:
         click.echo(f"preflexor: {note}", err=True)
     if as_json:
         click.echo(json.dumps(_plain(order, report), ensure_ascii=False, indent=2))
     else:
         _say(order, report)
-    return 1 if report.stopped == "rows" and not report.tally.kept else 0
+    raise SystemExit(1 if report.stopped == "rows" and not report.tally.kept else 0)
+
+
+async def _made(order: "Order", watch: "Watch") -> "Report":
+    from preflexor_training.forge.opening import opened
+    from preflexor_training.forge.run import forge
+
+    async with opened(order) as work:
+        return await forge(work, watch=watch)
+
+
+def _made_on_ray(order: "Order", address: str, watch: "Watch") -> "Report":
+    from preflexor_training.forge.ray_job import forge_on_ray
+
+    return forge_on_ray(order, address=address, watch=watch)
 
 
 def _order(options: Mapping[str, Any]) -> "Order":

@@ -151,9 +151,19 @@ async def test_a_reply_that_does_not_come_in_time_is_cut_off_and_counted(cache: 
     gates = {n: Gate() for n in range(4)}
     backend = ScriptedBackend(lambda _: "never whole", gates=gates)
     calls = calls_of(backend, cache, patience=Patience(backoff_s=0, timeout_s=0.01))
-    with pytest.raises(CallFailed, match=r"no whole reply within 0\.01 s") as failed:
+    with pytest.raises(CallFailed, match=r"scripted was silent for 0\.01 s") as failed:
         await calls.asker(Asked(), row=0, place=0)(call(request()))
     assert failed.value.kind == "timeout" and calls.spending.failures == {"timeout": 2}
+
+
+async def test_a_prompt_that_does_not_fit_is_not_tried_again_and_no_fault_of_the_backend(cache: CallCache) -> None:
+    backend = ScriptedBackend(lambda _: "Because.", context_tok=3)
+    calls, asked = calls_of(backend, cache, patience=Patience(failures=2)), Asked()
+    for seed in range(4):
+        with pytest.raises(CallFailed, match="the context holds 3") as failed:
+            await calls.asker(asked, row=0, place=0)(call(request("far too many words", seed=seed)))
+        assert failed.value.kind == "too_long"
+    assert len(backend.requests) == 4 and calls.settled(asked) and calls.spending.failures == {"too_long": 4}
 
 
 async def test_a_backend_that_answers_nothing_any_more_is_gone(cache: CallCache) -> None:

@@ -19,7 +19,7 @@ from preflexor_training.forge.limits import BudgetSpent, Purse, Slots
 from preflexor_training.forge.records import CallRecord
 from preflexor_training.forge.steps import Ask, Call, Who
 
-FailureKind = Literal["error", "timeout", "empty", "malformed", "refusal"]
+FailureKind = Literal["error", "timeout", "too_long", "empty", "malformed", "refusal"]
 _REFUSAL = re.compile(
     r"\W*(?:i(?:['\u2019]?m| am) (?:(?:very |really |so )?sorry|not able to|unable to)\b|sorry\b|as an ai\b|"
     r"(?:but )?i (?:cannot|can ?not|can['\u2019]t|won['\u2019]t|must decline)\b)",
@@ -50,7 +50,7 @@ class Patience:
     tries: int = 4
     """For one reply, and replies for one call."""
     timeout_s: float = 600.0
-    """Of one try, from the moment that it is the call's turn."""
+    """Without a word of the reply, from the moment that it is the call's turn."""
     backoff_s: float = 1.0
     """Before the second try of one reply; twice as long before each further one."""
     failures: int = 5
@@ -182,12 +182,9 @@ class Calls:
             try:
                 paid = await self._reply(call, request, row, asked)
             except CallFailed as error:
-                line = self._lines[call.who]
-                asked.lost.append((call.who, line.sent))
                 note(self._record(call, request, Completion(), tries=tries + error.tries, error=str(error)))
-                line.lost += 1
-                if line.lost >= self._patience.failures:
-                    raise BackendGone(_gone(self._models[call.who].backend.spec, line.lost, str(error))) from error
+                if error.kind != "too_long":
+                    self._note_loss(call.who, asked, error)
                 raise
             tries += paid.tries
             found = _useless(call, paid.reply)
@@ -198,6 +195,15 @@ class Calls:
             self.spending.failures[failure.kind] += 1
         note(self._record(call, request, paid.reply, tries=tries, error=str(failure)))
         raise failure
+
+    def _note_loss(self, who: Who, asked: Asked, error: CallFailed) -> None:
+        """Raises BackendGone: too many calls were lost since the backend last answered."""
+        line = self._lines[who]
+        asked.lost.append((who, line.sent))
+        line.lost += 1
+        if line.lost >= self._patience.failures:
+            spec = self._models[who].backend.spec
+            raise BackendGone(f"{spec} is gone: {line.lost} calls failed one after the other, the last: {error}")
 
     async def _reply(self, call: Call, request: Request, row: int, asked: Asked) -> Paid:
         """From the cache, else from the backend; one that is in flight already is waited for."""
@@ -230,9 +236,9 @@ class Calls:
                     reply = await self._paid(backend, request)
             except TimeoutError:
                 kinds.append("timeout")
-                message = f"{backend.spec} gave no whole reply within {self._patience.timeout_s:g} s"
+                message = f"{backend.spec} was silent for {self._patience.timeout_s:g} s"
             except BackendError as error:
-                kinds.append("error")
+                kinds.append("too_long" if await _is_too_long(backend, request) else "error")
                 message = str(error)
             else:
                 line.alive(number)
@@ -240,7 +246,8 @@ class Calls:
                 self.spending.usage += reply.usage
                 return Paid(reply, len(kinds) + 1)
             self.spending.failures[kinds[-1]] += 1
-            if len(kinds) == self._patience.tries or kinds.count("timeout") == _TIMEOUTS:
+            over = kinds[-1] == "too_long" or kinds.count("timeout") == _TIMEOUTS
+            if over or len(kinds) == self._patience.tries:
                 raise CallFailed(kinds[-1], message, tries=len(kinds))
             await asyncio.sleep(self._patience.backoff_s * 2 ** (len(kinds) - 1))
 
@@ -249,10 +256,11 @@ class Calls:
         wanted = request.sampling.max_tok
         granted = await self._purse.take(wanted)
         capped = replace(request, sampling=replace(request.sampling, max_tok=granted))
-        written = 0
+        written, wait_s = 0, self._patience.timeout_s
         try:
-            async with asyncio.timeout(self._patience.timeout_s), aclosing(backend.generate(capped)) as items:
+            async with asyncio.timeout(wait_s) as limit, aclosing(backend.generate(capped)) as items:
                 async for item in items:
+                    limit.reschedule(asyncio.get_running_loop().time() + wait_s)
                     if isinstance(item, Completion):
                         written = item.usage.generated
                         break
@@ -309,5 +317,9 @@ def _other_seed(seed: int, n: int) -> int:
     return int(sha256_of([seed, n])[:8], 16) >> 1
 
 
-def _gone(spec: str, lost: int, last: str) -> str:
-    return f"{spec} is gone: {lost} calls failed one after the other, the last: {last}"
+async def _is_too_long(backend: Backend, request: Request) -> bool:
+    """Whether a prompt fails since it does not fit, which no further try will change."""
+    try:
+        return bool(backend.context_tok) and await backend.count_tok(request.messages) >= backend.context_tok
+    except BackendError:
+        return False

@@ -80,7 +80,7 @@ def claim(folder: Path, settings: ForgeSettings, origin: Origin) -> str:
                 f"{folder} holds a run with {difference} ({file}); run it with what it began with, "
                 "or name another folder by --out"
             )
-    if settings.rows != before.rows:
+    if settings.rows > before.rows:
         _write(folder, SETTINGS, settings)
     return run_id(settings, origin)
 

@@ -43,11 +43,12 @@ class Ledger:
 
         self._log = PairLog(folder, run=self.run, take=take)
         self.tally.before = self.tally.done
+        self.tally.total = max(settings.rows, self.tally.before)
 
     @property
     def left(self) -> range:
         """Numbers of the rows that are not there yet."""
-        return range(self._log.next, max(self._log.next, self.tally.total))
+        return range(self._log.next, self.tally.total)
 
     def add(self, row: Row) -> None:
         """Add the next row; from any thread. Raises DiskError: the disk is full, and the log is as it was."""

@@ -24,6 +24,9 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     """By kind, likewise `failed`."""
     failed: Counter[str] = field(default_factory=Counter)
+    samples: int = 0
+    """Attempts at rejected answers that were looked at, and how many of them were worse than the good answer."""
+    accepted: int = 0
 
     @property
     def done(self) -> int:
@@ -32,6 +35,8 @@ class Tally:
 
     def add(self, row: Row) -> None:
         """Count a row that is in the log."""
+        self.samples += int(row.scores.get("samples", 0))
+        self.accepted += int(row.scores.get("accepted", 0))
         match row.state:
             case "kept":
                 self.kept += 1
@@ -81,6 +86,8 @@ def facts(tally: Tally, spending: Spending, *, seconds: float) -> list[tuple[str
         ("calls", f"{spending.paid} made, {spending.cached} paid for before"),
         ("tokens", f"{usage.generated} written, {usage.prompt} read, {usage.cached} of them from the cache"),
     ]
+    if tally.samples:
+        facts.append(("attempts", f"{tally.samples}, accepted {tally.accepted} ({tally.accepted / tally.samples:.0%})"))
     if spending.failures:
         facts.append(("tried again", ", ".join(f"{kind} {count}" for kind, count in spending.failures.most_common())))
     return [(name, one_line(value)) for name, value in facts]
