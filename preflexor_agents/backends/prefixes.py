@@ -227,6 +227,8 @@ class Prefixes:
         if length - known < _WORTH_SAVING_TOK:
             return
         self.cut(slot, length)
+        if self._context.state_bytes(slot.number) > SAVED_BYTES:
+            return
         self._saved[tuple(slot.tokens)] = _Saved(slot.tokens[:], self._context.state(slot.number))
         while sum(ctypes.sizeof(saved.state) for saved in self._saved.values()) > SAVED_BYTES:
             self._saved.popitem(last=False)

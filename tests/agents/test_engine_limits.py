@@ -191,3 +191,16 @@ async def test_side_by_side_replies_leave_one_state_of_their_prompt_behind(nano:
     await said(nano, request("How strong is silk? " * 20, max_tok=2))
     lengths = [len(tokens) for tokens in prefixes(nano)._saved]
     assert lengths == [replies[0].usage.prompt // SHARE_TOK * SHARE_TOK]
+
+
+async def test_a_state_that_is_larger_than_all_the_memory_for_states_is_not_copied(
+    nano: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+):
+    long = request(LONG[:1500])
+    before = text(await said(nano, long))
+    monkeypatch.setattr("preflexor_agents.backends.prefixes.SAVED_BYTES", 100_000)
+    monkeypatch.setattr(nano._model._context, "state", lambda _: pytest.fail("copied"))
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(nano._worker, prefixes(nano).make_room, nano._model._context.cells)
+    again = await said(nano, long)
+    assert (again.usage.cached, text(again)) == (0, before)
