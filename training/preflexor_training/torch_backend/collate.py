@@ -18,7 +18,7 @@ from preflexor_training.tokenized import Mask, Masked, Reference
 Tensors = dict[str, Tensor]
 """A micro-batch. T is tokens of a row, N tokens that count.
 
-`input_ids`, `position_ids` (R, T); `part` (R, T): -1 padding, else 3 x pair + 0 prompt, 1 chosen, 2 rejected, or
+`input_ids`, `position_ids` (R, T); `part` (R, T): 0 prompt, 1 chosen, 2 rejected, -1 padding, or
 `attention_mask` (R, T) if each reply has a row; `select` (N,) hidden states among R x T; `targets` (N,) the tokens they
 predict; `slots` (N,) their places in the tables; `chosen_mask` (B, Lc); `rejected_mask` (B, Lr); `nll_mask` (B,
 P + Lc); `chosen_reference`, `rejected_reference` as the masks, if given; `reply_starts` (B,), if each reply has a row.
@@ -78,10 +78,10 @@ class _Places:
     def arrays(self) -> dict[str, NDArray[np.int64]]:
         found = {"input_ids": self._filled(self._texts, 0)}
         positions, parts = [], []
-        for n, row in enumerate(self._rows):
+        for row in self._rows:
             p, c, r = len(row.pair.prompt), len(row.pair.chosen.ids), len(row.pair.rejected.ids)
             positions.append(np.concatenate([np.arange(p + c), np.arange(p, p + r)]))
-            parts.append(3 * n + np.repeat([0, 1, 2], [p, c, r]))
+            parts.append(np.repeat([0, 1, 2], [p, c, r]))
         if self._shared:
             found |= {"position_ids": self._filled(positions, 0), "part": self._filled(parts, -1)}
         else:

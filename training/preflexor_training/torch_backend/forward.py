@@ -61,14 +61,13 @@ def score(model: Module, head: Module, batch: Tensors, *, scored_head: bool) -> 
     with _scoring(head, batch["select"], batch["targets"], scored_head):
         logits = model(**inputs, use_cache=False).logits
     logps = logits.reshape(-1) if scored_head else _logps(logits.reshape(-1, logits.shape[-1]), batch["targets"])
-    return _tables(logps, batch)
+    return tables(logps, batch)
 
 
 def attention(part: Tensor) -> Tensor:
     """Who sees whom, (R, 1, T, T): each token its own reply and prompt up to itself; padding sees itself."""
     asking, seen = part[:, :, None], part[:, None, :]
-    mine = (asking == seen) | ((seen % 3 == 0) & (asking // 3 == seen // 3))
-    mine = torch.tril(mine & (asking >= 0))
+    mine = torch.tril(((asking == seen) | (seen == 0)) & (asking >= 0))
     return (mine | torch.eye(part.shape[1], dtype=torch.bool, device=part.device))[:, None]
 
 
@@ -164,7 +163,7 @@ def _logps(logits: Tensor, targets: Tensor) -> Tensor:
         return -functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
-def _tables(logps: Tensor, batch: Tensors) -> Tables:
+def tables(logps: Tensor, batch: Tensors) -> Tables:
     """The flat log-probs at their places; every place is written at most once, so this is exact and repeatable."""
     count, width = batch["chosen_mask"].shape
     other = batch["rejected_mask"].shape[1]
