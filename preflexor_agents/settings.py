@@ -60,7 +60,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: Text = "nano"
-    """Model SPEC: nano, ollama:NAME, gguf:PATH."""
+    """Model SPEC: nano, ollama:NAME, gguf:PATH, mlx:PATH, openai:NAME@BASE_URL."""
     store: Annotated[Path, BeforeValidator(_file)] = Field(default_factory=default_store)
     """The knowledge store's file."""
     preset: Literal["default", "paper"] = "default"

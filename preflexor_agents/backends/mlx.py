@@ -120,11 +120,12 @@ def _load(path: Path, adapter: Path | None, context_tok: int) -> "MlxDecoder":
     """In the worker thread, since MLX ties its work to threads, and the import takes seconds."""
     from preflexor_agents.backends.hf_tokens import HfVocabulary
     from preflexor_agents.backends.mlx_decoder import MlxDecoder
-    from preflexor_agents.backends.mlx_model import check_template, load
+    from preflexor_agents.backends.mlx_model import check_template, keep_resident, load
     from preflexor_agents.backends.model_text import ModelText
 
     folder = load(path.expanduser(), adapter=adapter)
     check_template(folder)
+    keep_resident()
     try:
         text = ModelText(folder, HfVocabulary(folder.tokenizer, ends=folder.ends))
     except ModelError as e:

@@ -101,6 +101,14 @@ def load_weights(folder: Path, *, dtype: Any = None, lazy: bool = False) -> tupl
     return model, config
 
 
+def keep_resident() -> None:
+    """Let macOS leave the weights in memory; it would page those of large models out and in between two tokens."""
+    import mlx.core as mx
+
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+
 def check_folder(folder: Path) -> None:
     """Raises ModelError if a folder cannot be a model, before anything heavy is loaded."""
     if folder.is_file():

@@ -15,7 +15,7 @@ from preflexor_agents.backends.base import Backend
 from preflexor_agents.backends.hf_tokens import HfVocabulary, load_tokenizer, template_source
 from preflexor_agents.backends.mlx import CONTEXT_TOK, MlxBackend
 from preflexor_agents.backends.mlx_decoder import MlxDecoder
-from preflexor_agents.backends.mlx_model import MlxFolder, check_folder, end_ids, trained_tok
+from preflexor_agents.backends.mlx_model import MlxFolder, check_folder, end_ids, keep_resident, trained_tok
 from preflexor_agents.backends.model_text import ModelText
 from preflexor_agents.errors import ConfigError, TrainingError
 from preflexor_training import bases, tags
@@ -68,6 +68,7 @@ class MlxLearner:
         weights = f"mlx {self._base_sha256} {self._new} {model.dtype(phase)} {recipe.adapter.bits}"
         self._references = References(folder / "reference", weights=weights, batch_tok=BATCH_TOK)
         self._resume()
+        keep_resident()
 
     @property
     def step(self) -> int:
