@@ -57,7 +57,7 @@ def curves(base: Path, number: int, steps: int, pairs: Sequence[Any], work: Path
     from preflexor_training.prepared import open_renderer
     from preflexor_training.rendering import tokenize
 
-    changes = [f"base={base}", "adapter.dropout=0.0", f"phases.{number}.batch_pairs=2", f"phases.{number}.passes=100"]
+    changes = [f"base={base}", "adapter.dropout=0.0", f"phases.{number}.batch_pairs=1", f"phases.{number}.passes=100"]
     recipe = recipes.load("tiny", changes=changes)
     phase, renderer = recipe.phases[number], open_renderer(base, recipe)
     mask = recipe.mask(phase)
