@@ -3,7 +3,11 @@
 import click
 
 _OPTIONS = (
-    click.option("--model", metavar="SPEC", help="nano (bundled), ollama:NAME, gguf:PATH, mlx:PATH or openai:NAME@BASE_URL. Default: nano."),
+    click.option(
+        "--model",
+        metavar="SPEC",
+        help="nano (bundled), ollama:NAME, gguf:PATH, mlx:PATH or openai:NAME@BASE_URL. Default: nano.",
+    ),
     click.option(
         "--role",
         "roles",
