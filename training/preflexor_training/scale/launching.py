@@ -38,19 +38,20 @@ def launch(name: str, command: Sequence[str], *, processes: int | None) -> int:
         processes: how many; None is what the configuration says.
 
     Returns:
-        The exit code of the process that failed first; 0 if none did.
+        The exit code of the process that failed first; 1 if they were stopped, 0 if nothing went wrong.
 
     Raises:
         TrainingError: a process was killed, or DeepSpeed is not installed.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser  # type: ignore[import-untyped]
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     words = ["--config_file", str(config_file(name)), "--module"]
     if processes is not None:
         words += ["--num_processes", str(processes)]
     args: argparse.Namespace = launch_command_parser().parse_args([*words, MODULE, *command])
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -62,6 +63,10 @@ def launch(name: str, command: Sequence[str], *, processes: int | None) -> int:
                 f"process {process + 1} of {args.num_processes} was ended by {_signal(-first.exitcode)}"
             ) from None
         return first.exitcode
+    except SignalException:
+        return 1
+    finally:
+        logging.disable(logging.NOTSET)
     return 0
 
 

@@ -243,10 +243,12 @@ class TorchLearner:
     def _loss_of(self, model: Module, batch: Tensors) -> Scored:
         """In training. What has no reference yet gets it from the model with its adapter off."""
         if needs_reference(self._phase) and "chosen_reference" not in batch:
-            with torch.no_grad(), self._ready().disable_adapter():
+            with torch.no_grad(), self._autocast(), self._ready().disable_adapter():
                 reference = self._score(model, batch)
             batch = {**batch, "chosen_reference": reference.chosen, "rejected_reference": reference.rejected}
-        return objective(self._phase, batch, self._score(model, batch))
+        with self._autocast():  # a wrapped model has its own, but for FSDP2
+            tables = self._score(model, batch)
+        return objective(self._phase, batch, tables)
 
     def _refer_group(self, rows: Sequence[Masked]) -> list[Reference]:
         """The reference's numbers of a few rows: the base, which is the model without its adapter."""

@@ -131,6 +131,8 @@ class Planned(Trainer):
         self.plan, self.report, self.total_steps = plan, report, total_steps
         self.train_dataset = plan
         self.remove_callback(PrinterCallback)
+        if self.is_fsdp_enabled:  # shards keep the precision of the whole; autocast decides what is computed in
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.report.began = time.perf_counter()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
