@@ -56,7 +56,7 @@ def make_trainer(
         "per_device_train_batch_size": 1,
         "train_sampling_strategy": "sequential",
         "learning_rate": phase.learning_rate,
-        "lr_scheduler_type": phase.schedule,
+        "lr_scheduler_type": "constant_with_warmup" if phase.schedule == "constant" else phase.schedule,
         "warmup_steps": phase.warmup_steps,
         "max_grad_norm": phase.max_grad_norm,
         "weight_decay": 0.0,
