@@ -17,8 +17,11 @@ from preflexor_agents.errors import BackendError, InputError, TrainingError
 from preflexor_agents.run_folder import RunFolder
 from preflexor_training import bases
 from preflexor_training.learner import Held
+from preflexor_training.phases import BackendName, opener
+from preflexor_training.prepared import Rows, open_renderer
 from preflexor_training.recipes import Phase, Recipe
 from preflexor_training.schedule import best_round, duration, has_ended, planned_steps
+from preflexor_training.sources import Student, open_source
 from preflexor_training.tokenized import Masked
 from tests.training.fake_learner import FakeLearner, model_of, open_learner
 from tests.training.small_runs import (
@@ -222,17 +225,39 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     target = run_torch if run_it == "torch" else run_fake
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert not killed(server, target, (recipe, whole, False), out=whole, at=10**9)
-    rng, count, at = random.Random(7), marks(whole), 0
-    for _ in range(KILLS):
-        at = rng.randint(at + 1, max(at + 1, count * 9 // 10))
-        if not killed(server, target, (recipe, out, (out / "state.json").exists()), out=out, at=at):
-            break
+    moments = sorted(random.Random(7).sample(range(1, marks(whole) * 9 // 10), KILLS))
+    kills = [killed(server, target, (recipe, out, (out / "state.json").exists()), out=out, at=at) for at in moments]
+    assert all(kills), moments
     assert not killed(server, target, (recipe, out, (out / "state.json").exists()), out=out, at=10**9)
     assert facts(out) == facts(whole)
     for phase in ("integrate", "reason"):
         name = "model.safetensors" if run_it == "torch" else "weight.txt"
         weights = [(folder / phase / "model" / name).read_bytes() for folder in (out, whole)]
         assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize(("backend", "library"), [("trl", "torch"), ("mlx", "mlx")])
+def test_a_real_learner_takes_back_the_weights_of_an_earlier_round(
+    backend: BackendName, library: str, kind: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    base = small_base(tmp_path / "base")
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    recipe = small_recipe(base, pairs, f"adapter.kind={kind}", "phases.0.rounds=1", "phases.1.rounds=1")
+    phase = recipe.phases[0]
+    source, rows = open_source(recipe, tmp_path, Quiet()), Rows(recipe, phase, open_renderer(base, recipe))
+    learner = opener(backend)(recipe, phase, base, tmp_path / "learner")
+    rows.take(source.refresh(0, 0, student=Student(learner.student, learner.fingerprint)))
+    steps = rows.steps(0)
+    seen = []
+    for first in (0, 2):
+        learner.train(steps[first : first + 2], first=first, on_step=lambda *_: None)
+        learner.save_adapter(tmp_path / str(first))
+        seen.append(learner.fingerprint())
+    learner.load_adapter(tmp_path / "0")
+    assert seen[0] == learner.fingerprint() != seen[1]
+    learner.close()
 
 
 @pytest.fixture(scope="module")

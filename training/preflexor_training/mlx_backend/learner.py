@@ -154,6 +154,19 @@ class MlxLearner:
         except (OSError, RuntimeError) as e:
             raise TrainingError(f"{folder} cannot be written: {failures.line(e)}; make room") from None
 
+    def load_adapter(self, folder: Path) -> None:
+        """Take over the weights that `save_adapter` wrote, to be asked or merged; no training goes on from them."""
+        live = self._ready()
+        if self._recipe.adapter.kind == "full":
+            live.update(model.load_base(folder, settings=self._recipe.adapter, phase=self._phase)[0].parameters())
+        else:
+            saved = mlx_adapter.read(folder)
+            weights = [(f"{name}.rows", rows.values) for name, rows in saved.rows.items()]
+            for name, update in saved.updates.items():
+                weights += [(f"{name}.lora_a", update.a.T), (f"{name}.lora_b", update.b.T)]
+            live.load_weights(weights, strict=False)
+        mx.eval(live.parameters())
+
     def merge(self, folder: Path) -> None:
         """Write base and adapter as one Hugging Face folder; tied embeddings stay tied."""
         live = self._ready()
