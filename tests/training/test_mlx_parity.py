@@ -112,3 +112,18 @@ def test_a_round_of_each_backend_goes_on_from_the_merged_model_of_the_other(
         merged[backend] = curves(second, 1, steps_of(second, phase=1)[:2], tmp_path / f"second-{backend}")
     losses = [metrics["loss"] for told in merged.values() for curve in told.values() for metrics in curve]
     np.testing.assert_allclose(losses, losses[:2] * 4, atol=1e-4)
+
+
+def test_the_benchmark_draws_both_curves_and_keeps_its_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    from benchmarks import overlay
+
+    monkeypatch.setattr("sys.argv", ["overlay.py", "--small", "--out", str(tmp_path / "overlay.svg")])
+    assert overlay.main() == 0
+    assert "at most 0.001: kept" in capsys.readouterr().out
+    drawn = (tmp_path / "overlay.svg").read_text(encoding="utf-8")
+    assert all(words in drawn for words in ("Phase I: ORPO", "Phase II: EXO", "torch", "MLX"))
+    monkeypatch.setattr(overlay, "MOST", 1e-12)
+    assert overlay.main() == 1
