@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,15 @@ def test_a_row_that_the_model_cannot_read_is_named(opened: MlxLearner) -> None:
     strange = replace(good, pair=replace(good.pair, id="odd", prompt=np.array([9_999], dtype=np.int32)))
     with pytest.raises(TrainingError, match="row odd has the token 9999"):
         opened.train((((strange,),),), first=0, on_step=lambda *_: None)
+
+
+def test_a_learner_may_be_taught_in_another_thread_than_it_was_opened_in(opened: MlxLearner) -> None:
+    steps = steps_of(opened._recipe, phase=1)
+    with ThreadPoolExecutor(1) as other:
+        told = other.submit(taught, opened, steps[:2]).result()
+    told += taught(opened, steps)
+    assert len(told) == 4
+    assert opened.evaluate(referred(steps, [])).loss < told[0]["loss"]
 
 
 def test_a_learner_that_is_closed_says_so(opened: MlxLearner) -> None:

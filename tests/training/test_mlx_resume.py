@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(base: Path, tmp_path: Path, mo
         raise RuntimeError("[save_safetensors] Failed to write")
 
     def on_step(step: int, _: object) -> None:
-        if step == 2:
+        if step == 3:
             monkeypatch.setattr(mx, "save_safetensors", full)
 
     with pytest.raises(TrainingError, match=r"step 4: the checkpoint .* cannot be written"):

@@ -103,13 +103,13 @@ class MlxLearner:
                     steps[number - first], number=number + 1, rate=rate(self._phase, number, total=total)
                 )
                 self._step, self._random = number + 1, random_state()
-                if (every and self._step % every == 0) or self._step == first + len(steps):
-                    self._save()
                 try:
                     on_step(number, metrics)
                 except KeyboardInterrupt:
                     self._save()
                     raise
+                if (every and self._step % every == 0) or self._step == first + len(steps):
+                    self._save()
         finally:
             self._ready().eval()
 
