@@ -45,7 +45,9 @@ _OF_RUN = ("store", "teacher", "student", "judge", "out", "settings_file", "slot
     "--store", metavar="PATH", help="Knowledge store, or `bundled`. Default: your own; without one the bundled."
 )
 @click.option(
-    "--teacher", metavar="SPEC", help="Writes questions, thinking and good answers. Default: --model's: nano."
+    "--teacher",
+    metavar="SPEC",
+    help="Writes questions, thinking and good answers. Default: nano, or the model you have set.",
 )
 @click.option("--student", metavar="SPEC", help="Whose attempts are to be beaten. Default: the teacher.")
 @click.option("--judge", metavar="SPEC", help="Compares answers for `--verifier judge`. Default: the teacher.")

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from preflexor_agents.cli.main import cli
+from preflexor_agents.errors import DiskError, InputError, PreflexorError
 from preflexor_agents.store import Store
 from preflexor_training.forge import ray_job
+from preflexor_training.forge.calls import BackendGone
 from preflexor_training.forge.making import QuestionGate
 from preflexor_training.forge.opening import Order, opened
 from preflexor_training.forge.run import forge
@@ -103,6 +105,22 @@ async def test_a_question_waits_for_all_rows_before_it() -> None:
     await gate(0, "How dense is the wood of balsa trees?")
     with pytest.raises(Dropped, match="row 0 asks nearly the same"):
         await later
+
+
+def test_what_cannot_be_opened_is_said_before_a_cluster_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    words = ["forge", "run", "--ray", "--store", "bundled", "--teacher", "what:ever", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 2 and "'what:ever' names no model" in done.stderr
+
+
+@pytest.mark.parametrize("error", [BackendGone("nano is gone"), InputError("no such file"), DiskError("full")])
+def test_what_ends_a_workers_part_means_the_same_here(error: PreflexorError) -> None:
+    found = ray_job._error([type(error).__name__, str(error), error.exit_code])
+    assert str(found) == str(error) and found is not None and found.exit_code == error.exit_code
+    assert isinstance(found, BackendGone) == isinstance(error, BackendGone)
 
 
 def test_without_ray_the_command_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

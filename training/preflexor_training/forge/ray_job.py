@@ -56,6 +56,7 @@ def forge_on_ray(order: Order, *, address: str = LOCAL, watch: Watch | None = No
         PreflexorError: as `run.forge`.
     """
     began = time.monotonic()
+    asyncio.run(_tried(order))
     with closing(open_named(order.store)) as store:
         maker = Maker.of(store, order.settings)
         origin = origin_of(order.settings, store, maker.pack, marks(order))
@@ -193,9 +194,19 @@ def _blocks(order: Order, ledger: Ledger, known: Sequence[Row]) -> Generator[_Bl
         batch_size=None,
         num_cpus=1,
     )
-    for line in made.iter_rows():
-        data = json.loads(line["block"])
-        yield _Block([from_json(row) for row in data["rows"]], data["spent"], data["stopped"], _error(data["error"]))
+    try:
+        for line in made.iter_rows():
+            data = json.loads(line["block"])
+            rows = [from_json(row) for row in data["rows"]]
+            yield _Block(rows, data["spent"], data["stopped"], _error(data["error"]))
+    except ray.exceptions.RayError as e:
+        raise ForgeError(f"a Ray worker failed: …{one_line(str(e))[-300:]}") from e
+
+
+async def _tried(order: Order) -> None:
+    """See that store and models can be opened before a cluster is asked to; raises as `opened`."""
+    async with opened(order):
+        pass
 
 
 def _anywhere(order: Order) -> Order:
