@@ -38,9 +38,6 @@ class Abilities:
     """What its body makes and its LM head takes are its logits, so that the head need only see what counts."""
 
 
-PLAIN = Abilities(shared_prompt=False, scored_head=False)
-
-
 def score(model: Any, batch: Batch, *, scored_head: bool) -> Tables:
     """Log-probs of the tokens that count, float32.
 
