@@ -34,7 +34,7 @@ from preflexor_training.forge.run import Report, Watch, calls_of, within
 from preflexor_training.forge.steps import Dropped
 
 ROWS_PER_SLOT = 2
-"""Rows of a block, for each call that a worker makes at once: few enough to be lost, enough to keep the calls busy."""
+"""Most rows of a block, for each call that a worker makes at once: enough to keep the calls busy."""
 LOCAL = "local"
 """Address of a cluster of this machine's processors, started for the job."""
 
@@ -180,9 +180,9 @@ def _blocks(order: Order, ledger: Ledger, known: Sequence[Row]) -> Generator[_Bl
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = context.print_on_execution_start = False
-    blocks = -(-len(ledger.left) // (order.slots * ROWS_PER_SLOT))
     resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    workers = min(blocks, max(1, int(resources.get("CPU", 1))))
+    workers = min(len(ledger.left), max(1, int(resources.get("CPU", 1))))
+    blocks = max(workers, -(-len(ledger.left) // (order.slots * ROWS_PER_SLOT)))
     gate = ray.remote(Gate).options(num_cpus=0, max_concurrency=10_000)
     asked = gate.remote([(row.number, row.question) for row in known])
     share = Budget(max(1, order.budget.tok // workers), order.budget.s)
