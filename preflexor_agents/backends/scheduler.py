@@ -5,6 +5,7 @@ and is then sent one drawn token for every time it yields, until it returns. Job
 soon as the cache has room for all that they may write, so none is starved.
 """
 
+import time
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future
@@ -82,8 +83,8 @@ class Scheduler:
         self._widths = widths.recall(name)
         self._chosen: dict[int, int] = {}
         """What `_widths` said."""
-        self._timings = 0 if self._widths.seconds else widths.MOST_TIMINGS
-        """How often the widths may still be timed."""
+        self._time_from = float("inf") if self._widths.seconds else 0.0
+        """When, by the monotonic clock, the widths may be timed."""
         self._arrived: deque[Waiting[Any]] = deque()
         self._live: list[_Live] = []
         self._full = False
@@ -275,7 +276,7 @@ class Scheduler:
 
     def _time_widths(self, live: _Live) -> None:
         """Once for each model, build and number of threads, behind the text of a job; again if it was disturbed."""
-        if not self._timings or not self._context.shares:
+        if time.monotonic() < self._time_from or not self._context.shares:
             return
         slots = self._prefixes.scratch(max(widths.CANDIDATES))
         if slots and live.slot is not None:
@@ -294,7 +295,7 @@ class Scheduler:
                     self._context.cut(slot.number, 0)
             if timing.widths.seconds:
                 self._widths, self._chosen = timing.widths, {}
-                self._timings = 0 if timing.undisturbed else self._timings - 1
+                self._time_from = float("inf") if timing.undisturbed else time.monotonic() + widths.AGAIN_S
             if timing.undisturbed:
                 widths.remember(self._name, timing.widths)
 

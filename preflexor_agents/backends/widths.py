@@ -1,6 +1,6 @@
 """How many sequences to advance in one step: timed once for each model, build and number of threads, then kept.
 
-A timing that other programs disturbed is not kept but done again, a few times in a process.
+A timing that other programs disturbed is used for a minute, and not kept.
 
 The steps are timed behind the prompt that is at hand, since attention to it costs the more the smaller a model is.
 Quantised weights on a CPU can get slower when two or four sequences are computed at once, so the widest batch is not
@@ -22,8 +22,8 @@ CANDIDATES = (1, 2, 4, 8, 16)
 """Widths that are timed."""
 ROUNDS = 12
 """Most steps of each width; a busy moment then hits all widths alike."""
-MOST_TIMINGS = 3
-"""Timings in one process, if none is undisturbed."""
+AGAIN_S = 60.0
+"""How long a timing that was disturbed is used before the next one."""
 _MOST_KEPT = 64
 """Timings in the file; the oldest go."""
 _LONG_S = 1.0

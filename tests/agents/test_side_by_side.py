@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from preflexor_agents.backends import widths
 from preflexor_agents.backends.base import Completion, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
 from preflexor_agents.backends.lookup import Lookup
 from preflexor_agents.backends.scheduler import MOST_LIVE
-from preflexor_agents.backends.widths import CANDIDATES, Widths
+from preflexor_agents.backends.widths import CANDIDATES, Timing, Widths
 from preflexor_agents.config import GREEDY, Sampling
 from preflexor_agents.events import Passage
 from preflexor_agents.prompts import Grounds, draft, integrate
@@ -105,7 +106,8 @@ async def test_guesses_change_nothing_and_some_are_right(nano: LlamaCppBackend):
     copying = Request(messages=merge, sampling=replace(GREEDY, max_tok=120))
     made: list[Lookup] = []
     scheduler = nano._model.scheduler
-    scheduler._widths, scheduler._timings = Widths(dict.fromkeys(CANDIDATES, 1.0)), 0  # guessing pays on any machine
+    scheduler._widths = Widths(dict.fromkeys(CANDIDATES, 1.0))  # guessing pays on any machine
+    scheduler._time_from = float("inf")
     learn = Lookup.learn
 
     def noted(self: Lookup, guessed: int, right: int) -> None:
@@ -199,3 +201,23 @@ async def test_a_cancel_beside_others_leaves_their_replies_alone(nano: LlamaCppB
         await anext(leaving)
         await leaving.aclose()
     assert texts(await asyncio.gather(*running)) == texts(alone)
+
+
+@pytest.mark.parametrize(("undisturbed", "timings"), [(True, 1), (False, 2)])
+async def test_steps_are_timed_again_after_a_while_if_other_programs_disturbed_it(
+    nano: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, undisturbed: bool, timings: int
+):
+    kept: list[str] = []
+    found = Timing(Widths(dict.fromkeys(CANDIDATES, 1.0)), undisturbed)
+    made: list[int] = []
+    monkeypatch.setattr(widths, "timed", lambda step, threads: made.append(threads) or found)
+    monkeypatch.setattr(widths, "remember", lambda name, _: kept.append(name))
+    scheduler = nano._model.scheduler
+    scheduler._widths, scheduler._time_from = Widths(), 0.0
+    pair = [request(f"{n} silk", max_tok=10) for n in range(2)]
+    await all_said(nano, pair)
+    await all_said(nano, pair)
+    assert made == [nano._model._context.busy_threads] and len(kept) == undisturbed
+    scheduler._time_from -= widths.AGAIN_S
+    await all_said(nano, pair)
+    assert len(made) == timings
