@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preflexor_agents.cli.options import json_option
-from preflexor_agents.errors import InputError
-from preflexor_agents.run_folder import RunFolder, find_runs, runs_folder, shown
+from preflexor_agents.errors import ConfigError, InputError
+from preflexor_agents.run_folder import CONFIG, RunFolder, find_runs, runs_folder, shown
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+    from preflexor_training.recipes import Phase, Recipe
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVES = (
@@ -173,23 +175,33 @@ def _page(reader: RunFolder, *, width: int) -> "Group":
 
 def _head(reader: RunFolder) -> list[str]:
     """What the run is and how far it is, in lines."""
+    from preflexor_training.recipes import load
+
     origin, state = _object(reader.path / "run.json"), _object(reader.path / "state.json")
     lines = []
     if origin:
         lines.append(f"base {origin.get('base')}, rows from {origin.get('data')}, by {origin.get('backend')}")
-    progress = _progress(reader, state)
-    if progress:
-        lines.append(progress)
+    if reader.config and state:
+        try:
+            recipe = load(reader.path / CONFIG)
+        except ConfigError as e:
+            return [*lines, str(e)]
+        lines += [_phase_line(phase) for phase in recipe.phases]
+        lines.append(_progress(reader, recipe, state))
     return lines
 
 
-def _progress(reader: RunFolder, state: dict[str, Any]) -> str:
-    from preflexor_training.recipes import load
+def _phase_line(phase: "Phase") -> str:
+    rows = phase.rows_per_round or "all"
+    return (
+        f"{phase.name}: {phase.loss}, beta {phase.beta:g}, learning rate {phase.learning_rate:g}, "
+        f"{phase.rounds} rounds of {rows} rows, {phase.passes} passes each"
+    )
+
+
+def _progress(reader: RunFolder, recipe: "Recipe", state: dict[str, Any]) -> str:
     from preflexor_training.schedule import duration, planned_steps
 
-    if not reader.config or not state:
-        return "not begun"
-    recipe = load(reader.path / "config.toml")
     if state["phase"] == len(recipe.phases):
         return f"done: {state['step']} steps in {duration(state['seconds'])}"
     phase = recipe.phases[state["phase"]]
