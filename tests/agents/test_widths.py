@@ -105,6 +105,14 @@ def test_as_many_tokens_are_guessed_as_the_hits_and_the_widths_make_worth_while(
     assert lookup.length(Widths().cost) == 0
 
 
+def test_guesses_that_were_not_tried_are_learnt_from():
+    text = [1, 2, 3, 4, 5, 1, 2, 3, 4, 9, 9]
+    lookup = Lookup()
+    for n in range(len(text)):
+        lookup.draft(text[:n], text[n])
+    assert (lookup.tried, lookup.right) == (2, 1)
+
+
 def test_what_stands_behind_a_wrong_guess_says_nothing():
     lookup = Lookup()
     lookup.learn(7, 2)
