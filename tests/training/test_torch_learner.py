@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from preflexor_agents.backends.base import Completion, Request, complete
 from preflexor_agents.config import Sampling
@@ -186,6 +187,11 @@ def test_full_training_keeps_its_reference_on_disk(base: Path, tmp_path: Path) -
     again = open_learner(learner._recipe, learner._phase, base, tmp_path)
     assert again.fingerprint() == learner.fingerprint()
     assert again.evaluate(held) == found
+    last = checkpoints(tmp_path / "checkpoints")[-1] / "model.safetensors"
+    kept = load_file(last)
+    save_file({name: kept[name] for name in list(kept)[1:]}, last, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"checkpoint-8 is damaged: a checkpoint lacks 1 weights, as .*; remove it"):
+        open_learner(learner._recipe, learner._phase, base, tmp_path)
 
 
 def test_a_loss_that_is_no_number_names_step_and_rows(opened: TorchLearner) -> None:

@@ -29,7 +29,7 @@ from preflexor_training.torch_backend.adapter import WEIGHTS, attach, save_adapt
 from preflexor_training.torch_backend.collate import Tensors, collate
 from preflexor_training.torch_backend.engines import make_trainer
 from preflexor_training.torch_backend.forward import Abilities, Tables, abilities, score
-from preflexor_training.torch_backend.model import add_rows, load_base, output_head, place, table_rows
+from preflexor_training.torch_backend.model import add_rows, check_whole, load_base, output_head, place, table_rows
 from preflexor_training.torch_backend.objective import Scored, needs_reference, nll_scope, objective
 from preflexor_training.torch_backend.reference import References
 from preflexor_training.torch_backend.student import TorchBackend
@@ -332,8 +332,12 @@ class TorchLearner:
             files = sorted(folder.glob("model*.safetensors"))
             if not files:
                 raise FileNotFoundError(f"{folder} has no model*.safetensors")
+            known: set[str] = set()
             for file in files:
-                model.load_state_dict(load_file(file, device=str(self._place.device)), strict=False)
+                state = load_file(file, device=str(self._place.device))
+                model.load_state_dict(state, strict=False)
+                known |= state.keys()
+            check_whole(model, lacking={name for name, _ in model.named_parameters()} - known)
         except (OSError, SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as e:
             raise TrainingError(f"{folder} holds no weights of this model: {failures.line(e)}") from None
 

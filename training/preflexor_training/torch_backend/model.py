@@ -1,7 +1,7 @@
 """The base of a phase: loaded from a folder, with rows for the tags that its vocabulary lacks."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch.nn import Module
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging
 
-from preflexor_agents.errors import ConfigError, ModelError
+from preflexor_agents.errors import ConfigError, ModelError, TrainingError
 from preflexor_training.initial import mean_row
 from preflexor_training.recipe_parts import Adapter, Phase
 
@@ -150,6 +150,13 @@ def table_rows(model: PreTrainedModel) -> int:
 def tied(model: PreTrainedModel) -> bool:
     """Whether input and output embeddings are one tensor."""
     return model.get_input_embeddings().weight is output_head(model).weight
+
+
+def check_whole(model: Module, *, lacking: Iterable[str]) -> None:
+    """Raises TrainingError if one of these names, which a file lacks, is a weight of its own and not a tied one's."""
+    found = sorted({*lacking} & {name for name, _ in model.named_parameters()})
+    if found:
+        raise TrainingError(f"a checkpoint lacks {len(found)} weights, as {found[0]}; remove it and resume")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from preflexor_training.tokenized import Masked, MicroBatch, Step
 from preflexor_training.torch_backend import failures
 from preflexor_training.torch_backend.adapter import save_adapter
 from preflexor_training.torch_backend.collate import Tensors
-from preflexor_training.torch_backend.model import no_bars
+from preflexor_training.torch_backend.model import check_whole, no_bars
 from preflexor_training.torch_backend.objective import SHOWN, Scored
 
 KEPT = 2
@@ -270,6 +270,10 @@ class Planned(Trainer):
         """A model that is sharded already has taken its weights over when it was opened."""
         if not self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A tied head is stored once; anything else that a checkpoint lacks is an error."""
+        check_whole(self.accelerator.unwrap_model(self.model), lacking=load_result.missing_keys)
 
 
 class OwnTrainer(Planned):
