@@ -1,8 +1,6 @@
 """`preflexor graph`: look at the knowledge graph, share it, and say which of its entities are one."""
 
-import importlib
-
-import click
+from preflexor_agents.cli.groups import lazy_group
 
 EXAMPLE = """
 \b
@@ -27,23 +25,7 @@ HOMES = {
 """Command -> the module of this package in which it is, as `NAME_command`; in the order of the help."""
 
 
-class Group(click.Group):
-    """Imports a command's module when it is named, so that starting stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the help."""
-        return list(HOMES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
-        if cmd_name not in HOMES:
-            return None
-        module = importlib.import_module(f"preflexor_agents.cli.{HOMES[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
-
-
-@click.group(cls=Group, short_help="Look at the knowledge graph and share it.", epilog=EXAMPLE)
+@lazy_group(HOMES, short_help="Look at the knowledge graph and share it.", epilog=EXAMPLE)
 def command() -> None:
     """Look at the graph of entities and relations in the knowledge store, and share it.
 
