@@ -246,8 +246,11 @@ def _keep_round(work: Work, phase: Phase, round_: int, learner: Learner) -> None
 
 
 def _prefetch(work: Work, place: int, round_: int) -> None:
-    if round_ + 1 < work.run.recipe.phases[place].rounds:
+    phases = work.run.recipe.phases
+    if round_ + 1 < phases[place].rounds:
         work.source.prefetch(place, round_ + 1)
+    elif place + 1 < len(phases):
+        work.source.prefetch(place + 1, 0)
 
 
 def draw(work: Work) -> None:
