@@ -19,10 +19,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
 
+from preflexor_agents.evaluation.scoring import states
 from preflexor_agents.store import Store, driver, vectors
 from preflexor_agents.store.fulltext import by_words
 from preflexor_training.nano.questions import Question, library_questions
-from preflexor_training.nano.scoring import states
 
 TEXTBOOK = Path(__file__).resolve().parents[2] / "shared" / "data" / "corpus-openstax-biology-md" / "contents"
 SHOWN = (3, 5, 6)

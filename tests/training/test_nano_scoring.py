@@ -1,6 +1,7 @@
 import pytest
 
-from preflexor_training.nano.scoring import Reply, names_first, states, wilson
+from preflexor_agents.evaluation.scoring import names_first, states
+from preflexor_training.nano.scoring import Reply
 
 
 @pytest.mark.parametrize(
@@ -52,10 +53,3 @@ def test_the_winner_of_a_comparison_is_named_first() -> None:
 def test_a_name_inside_the_other_name_is_not_that_name() -> None:
     assert not names_first("The hardness of spider silk is higher than that of silk.", "silk", "spider silk")
     assert names_first("The hardness of spider silk is higher than that of silk.", "spider silk", "silk")
-
-
-def test_the_interval_is_wilsons() -> None:
-    share, low, high = wilson(83, 100)
-    assert share == 0.83
-    assert (round(low, 3), round(high, 3)) == (0.745, 0.891)
-    assert wilson(0, 0).high == 1.0

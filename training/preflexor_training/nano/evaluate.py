@@ -19,12 +19,14 @@ import llama_cpp
 
 from preflexor_agents import prompts
 from preflexor_agents.config import ReflectConfig
+from preflexor_agents.evaluation.scoring import names_first, states
+from preflexor_agents.evaluation.statistics import wilson
 from preflexor_agents.events import Passage
 from preflexor_agents.prompts import Grounds, Message
 from preflexor_agents.store import Store
 from preflexor_training.nano.dialogues import Dialogue, episode
 from preflexor_training.nano.questions import Question, library_questions
-from preflexor_training.nano.scoring import Reply, names_first, states, wilson
+from preflexor_training.nano.scoring import Reply
 from preflexor_training.nano.tokenizer import END, chat_text
 
 CONTEXT_TOK, REPLY_TOK = 2048, 200
@@ -81,7 +83,8 @@ class Score:
         shares: dict[str, object] = {}
         for name, of in self.of.items():
             found = wilson(self.right[name], of)
-            shares[name] = {"right": self.right[name], "of": of} | {k: round(v, 4) for k, v in found._asdict().items()}
+            interval = zip(("share", "low", "high"), found, strict=True)
+            shares[name] = {"right": self.right[name], "of": of} | {key: round(v, 4) for key, v in interval}
         return {**shares, "wrong": self.wrong[:12]}
 
 
