@@ -114,6 +114,8 @@ def train(
     as_json: bool,
 ) -> None:
     """Train by a recipe; what `preflexor train RECIPE` does."""
+    if process_count is not None and launch is None:
+        raise InputError(f"--processes {process_count} says how many --launch starts; give --launch too")
     if launch is not None:
         _need("trl")
         ctx.exit(launched(ctx, launch, processes=process_count))

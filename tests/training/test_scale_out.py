@@ -220,8 +220,8 @@ def test_rows_arrive_as_they_were_sent() -> None:
 def test_accelerate_reads_each_configuration(name: str) -> None:
     """As `accelerate launch` does, up to the point where it would start processes."""
     file = str(launching.config_file(name))
-    load_config_from_file(file)
     words = ["--config_file", file, "--num_processes", "4", "-m", "preflexor_agents", "train", "tiny"]
+    assert load_config_from_file(file).num_processes == launching.DEFAULT
     args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     assert args.num_processes == 4
     assert args.multi_gpu == (name in ("multi_gpu", "cpu_gloo"))
@@ -248,6 +248,26 @@ def test_the_page_tells_what_accelerate_takes() -> None:
 
 def test_the_command_knows_the_configurations() -> None:
     assert launching.names() == LAUNCHES
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--processes", "2"], "--processes 2 says how many --launch starts; give --launch too"),
+        (
+            ["--launch", "fsdp2"],
+            "--launch fsdp2 with 2 processes takes as many GPUs, and here are 0; lower --processes",
+        ),
+        (["--launch", "deepspeed_zero3"], "--launch deepspeed_zero3 needs DeepSpeed: pip install deepspeed"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_started_is_told_before(words: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    done = CliRunner().invoke(cli, ["train", "tiny", *words])
+    assert done.exit_code == 2
+    assert said in done.output
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

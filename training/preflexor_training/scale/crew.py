@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from preflexor_agents.errors import PreflexorError, TrainingError
+from preflexor_agents.errors import InputError, PreflexorError, TrainingError
 
 MOST_WAIT = timedelta(days=30)
 """For what the leader tells next: while it makes rows or is asked for samples, the others have nothing to do."""
@@ -133,9 +133,11 @@ def _join() -> Crew:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    cuda = torch.cuda.is_available()
+    cuda, here = torch.cuda.is_available(), _number("LOCAL_RANK", 0)
+    if cuda and here >= (count := torch.cuda.device_count()):
+        raise InputError(f"process {rank() + 1} of {processes()} has no GPU, here are {count}; start fewer processes")
     if cuda:
-        torch.cuda.set_device(_number("LOCAL_RANK", 0))
+        torch.cuda.set_device(here)
     store, place, size = next(rendezvous("env://", timeout=STEP_WAIT))
     backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
     distributed.init_process_group(

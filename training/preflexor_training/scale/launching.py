@@ -6,11 +6,15 @@ import signal
 import warnings
 from collections.abc import Sequence
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
-from preflexor_agents.errors import TrainingError
+from preflexor_agents.errors import InputError, TrainingError
 
 MODULE = "preflexor_agents"
+CPUS = "cpu_gloo"
+DEFAULT = 2
+"""Processes of each configuration."""
 _FOLDER = "configs"
 
 
@@ -41,8 +45,10 @@ def launch(name: str, command: Sequence[str], *, processes: int | None) -> int:
         The exit code of the process that failed first; 1 if they were stopped, 0 if nothing went wrong.
 
     Raises:
-        TrainingError: a process was killed, or DeepSpeed is not installed.
+        InputError: this machine has no GPUs for it or too few, or DeepSpeed is not installed.
+        TrainingError: a process was killed.
     """
+    _check(name, processes)
     from accelerate.commands.launch import launch_command, launch_command_parser  # type: ignore[import-untyped]
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -68,6 +74,21 @@ def launch(name: str, command: Sequence[str], *, processes: int | None) -> int:
     finally:
         logging.disable(logging.NOTSET)
     return 0
+
+
+def _check(name: str, processes: int | None) -> None:
+    import torch
+
+    if name == CPUS:
+        return
+    if name.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise InputError(f"--launch {name} needs DeepSpeed: pip install deepspeed, or use --launch fsdp2")
+    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if count < (processes or DEFAULT):
+        raise InputError(
+            f"--launch {name} with {processes or DEFAULT} processes takes as many GPUs, and here are {count}; lower"
+            f" --processes, or try it on CPUs with --launch {CPUS}"
+        )
 
 
 def _signal(number: int) -> str:
