@@ -299,6 +299,19 @@ def test_a_folder_that_is_no_model_is_told(tmp_path: Path, base: Path) -> None:
         open_learner(recipe, recipe.phases[0], tmp_path / "nowhere", tmp_path / "learner")
 
 
+def test_a_place_that_cannot_be_written_is_told(base: Path, tmp_path: Path, opened: TorchLearner) -> None:
+    file = tmp_path / "file"
+    file.write_text("here", encoding="utf-8")
+    for call in (
+        lambda: opened.save_adapter(file),
+        lambda: opened.merge(file),
+        lambda: open_learner(opened._recipe, opened._phase, base, file),
+    ):
+        with pytest.raises(TrainingError, match=r"file cannot be written: .*; make room or name another folder"):
+            call()
+    assert file.read_text(encoding="utf-8") == "here"
+
+
 def test_the_fingerprint_is_of_the_weights(opened: TorchLearner) -> None:
     before = opened.fingerprint()
     assert before == opened.fingerprint()

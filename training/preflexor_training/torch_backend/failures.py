@@ -1,7 +1,11 @@
 """What can go wrong in a step, in one line that names the step, the rows and the remedy."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
 
 from preflexor_agents.errors import TrainingError
 from preflexor_training.tokenized import Masked
@@ -69,6 +73,15 @@ def check_rows(rows: Sequence[Masked], *, vocabulary: int, context_tok: int) -> 
             )
 
 
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What cannot be written is told in a line. Raises TrainingError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        raise TrainingError(f"{place} cannot be written: {line(e)}; make room or name another folder") from None
+
+
 def named(rows: Sequence[Masked]) -> str:
     """The rows by their ids, each once."""
     ids = list(dict.fromkeys(row.pair.id for row in rows))
@@ -78,6 +91,8 @@ def named(rows: Sequence[Masked]) -> str:
 
 def line(error: BaseException) -> str:
     """An error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

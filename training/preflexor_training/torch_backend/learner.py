@@ -45,6 +45,8 @@ class TorchLearner:
     def __init__(self, recipe: Recipe, phase: Phase, base: Path, folder: Path) -> None:
         """Load the base and what was learnt in the folder before; see `open_learner`."""
         self._recipe, self._phase, self._base, self._folder = recipe, phase, base, folder
+        with failures.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._place = place(phase)
         self.tokenizer = load_tokenizer(base)
         self._known = len(self.tokenizer)
@@ -141,11 +143,12 @@ class TorchLearner:
     def save_adapter(self, folder: Path) -> None:
         """Write what was learnt as a PEFT adapter with the tokenizer that it belongs to, or the whole model."""
         model = self._ready()
-        if isinstance(model, peft.PeftModel):
-            save_adapter(model, folder)
-        else:
-            merging.write(model, self.tokenizer, folder)
-        self.tokenizer.save_pretrained(folder)
+        with failures.writing(folder):
+            if isinstance(model, peft.PeftModel):
+                save_adapter(model, folder)
+                self.tokenizer.save_pretrained(folder)
+            else:
+                merging.write(model, self.tokenizer, folder)
 
     def load_adapter(self, folder: Path) -> None:
         """Take over the weights that `save_adapter` wrote, to be asked or merged; no training goes on from them."""
@@ -155,12 +158,14 @@ class TorchLearner:
         """Write base and adapter as one Hugging Face folder; tied embeddings stay tied."""
         model = self._ready()
         if not isinstance(model, peft.PeftModel):
-            merging.write(model, self.tokenizer, folder)
+            with failures.writing(folder):
+                merging.write(model, self.tokenizer, folder)
             return
         whole = self._recipe.adapter.model_copy(update={"bits": 16})
         base = load_base(self._base, settings=whole, place=merging.merge_place(self._base))
         add_rows(base, known=self._known, total=len(self.tokenizer), new=self._new)
-        merging.merge(base, model, self.tokenizer, folder, settings=whole, new_ids=self._new)
+        with failures.writing(folder):
+            merging.merge(base, model, self.tokenizer, folder, settings=whole, new_ids=self._new)
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights as they are at the moment, adapter included."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from preflexor_agents.errors import TrainingError
 from preflexor_training.recipe_parts import Adapter
 from preflexor_training.torch_backend.adapter import attach
-from preflexor_training.torch_backend.model import Place, line, no_bars, tied
+from preflexor_training.torch_backend.model import Place, line, quiet, tied
 
 
 def merge_place(base: Path) -> Place:
@@ -72,7 +72,8 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     settings = model.generation_config
     if settings is not None and not settings.do_sample and (settings.temperature or settings.top_p or settings.top_k):
         settings.do_sample = True  # or Transformers refuses to write what many bases come with
-    with no_bars():
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

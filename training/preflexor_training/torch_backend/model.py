@@ -66,7 +66,7 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
     if settings.bits < 16:
         options |= {"quantization_config": _quantised(settings.bits, place), "device_map": {"": place.device}}
     try:
-        with no_bars():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -76,7 +76,8 @@ def load_base(folder: Path, *, settings: Adapter, place: Place) -> PreTrainedMod
                 **options,
             )
     except _UNREADABLE as e:
-        raise ModelError(f"{folder} cannot be loaded: {line(e)}; give the folder of a whole text model") from None
+        why = "its weights are of other sizes than its config.json says" if "mismatched_sizes" in str(e) else line(e)
+        raise ModelError(f"{folder} cannot be loaded: {why}; give the folder of a whole text model") from None
     model, found = loaded
     assert isinstance(model, PreTrainedModel)
     if lacking := sorted(map(str, found["missing_keys"])):
@@ -160,13 +161,15 @@ def check_whole(model: Module, *, lacking: Iterable[str]) -> None:
 
 
 @contextmanager
-def no_bars() -> Iterator[None]:
-    """Without Transformers' own progress bars for a while."""
-    shows = logging.is_progress_bar_enabled()
+def quiet() -> Iterator[None]:
+    """Without Transformers' own progress bars and reports for a while; what they say is checked and told in a line."""
+    shows, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shows:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 

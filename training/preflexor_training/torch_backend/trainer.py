@@ -30,7 +30,7 @@ from preflexor_training.tokenized import Masked, MicroBatch, Step
 from preflexor_training.torch_backend import failures
 from preflexor_training.torch_backend.adapter import save_adapter
 from preflexor_training.torch_backend.collate import Tensors
-from preflexor_training.torch_backend.model import check_whole, no_bars
+from preflexor_training.torch_backend.model import check_whole, quiet
 from preflexor_training.torch_backend.objective import SHOWN, Scored
 
 KEPT = 2
@@ -248,7 +248,7 @@ class Planned(Trainer):
         if isinstance(model, peft.PeftModel):
             save_adapter(model, Path(output_dir), state=state_dict)
         else:
-            with no_bars():
+            with quiet():
                 model.save_pretrained(output_dir, state_dict=state_dict)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
