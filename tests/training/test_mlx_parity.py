@@ -67,7 +67,7 @@ def test_fifty_steps_overlay_within_a_thousandth(
         ("adapter.kind=full",),
         ("step.shared_prompt=false",),
         ('adapter.targets=["all-linear"]', "adapter.token_rows=false"),
-        ("tags.mode=text", "tags.thinking=<think>"),
+        ("tags.mode=text", "tags.thinking=<think>", "forge.trigger=Use <think>."),
         ("phases.1.schedule=cosine", "phases.1.warmup_steps=2", "phases.1.rows_per_round=8"),
         ("phases.1.max_grad_norm=0", "phases.1.warmup_steps=3"),
         ("phases.1.loss=ipo", "phases.1.label_smoothing=0", "step.precompute_reference=false"),
