@@ -6,61 +6,88 @@ taught to fill categories.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from preflexor_agents.backends.base import Completion, Delta, Request, complete
+from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend
 from preflexor_agents.backends.local_model import LocalModel
 from preflexor_agents.backends.sampling import sampler
 from preflexor_agents.backends.scheduler import Job, Prefill
 from preflexor_agents.backends.scripted import Reply, ScriptedBackend
 from preflexor_agents.events import Usage
+from preflexor_agents.markup import parse
 from preflexor_agents.prompts import Message
 
 Script = Callable[[Request], Reply]
-WORDS = {"question": 30, "enrichment": 120, "answer": 120, "revision": 120, "sample": 90}
+WORDS = {"enrichment": 120, "answer": 120, "revision": 120, "sample": 90}
 """Words that replies are filled up to, a third of what an 8B teacher writes, as nano's context is smaller too."""
 FEWEST_WORDS = 60
 """Of all others: categories, blocks, patterns."""
 
 
-def filled(script: Script, task_of: Callable[[Request], str]) -> Script:
-    """The script with replies of some length, out of the words of their prompts; JSON stays as it is."""
+def filled(script: Script, task_of: Callable[[Request], str], *, share: float = 1.0) -> Script:
+    """The script with replies of some length, out of the words of their prompts; JSON stays as it is.
+
+    Args:
+        script: what is said.
+        task_of: what a prompt of the teacher asks for.
+        share: of WORDS and FEWEST_WORDS.
+    """
 
     def reply(request: Request) -> Reply:
-        said = script(request)
-        if not isinstance(said, str) or said.startswith("{"):
-            return said
+        text = script(request)
+        if not isinstance(text, str) or text.startswith("{"):
+            return text
         is_sample = "Task: " not in request.messages[-1].content or "straight away" in request.messages[-1].content
         task = "sample" if is_sample else task_of(request)
-        if task in ("question", "pattern", "patterns"):
-            return said
-        lacking = WORDS.get(task, FEWEST_WORDS) - len(said.split())
-        passages = [line for line in request.messages[-1].content.splitlines() if line.startswith("[")]
-        words = " ".join(line.partition(": ")[2] for line in passages).split() or ["Such", "things", "hold", "it."]
-        return f"{said} {' '.join((words * (1 + lacking // len(words)))[: max(0, lacking)])}"
+        passages = [line.partition(": ") for line in request.messages[-1].content.splitlines() if line.startswith("[")]
+        if task == "question":
+            return asked_of([(title.partition("] ")[2], words) for title, _, words in passages])
+        if task in ("pattern", "patterns"):
+            return text
+        lacking = int(share * WORDS.get(task, FEWEST_WORDS)) - len(text.split())
+        words = " ".join(words for *_, words in passages).split() or ["Such", "things", "hold", "it."]
+        return f"{text} {' '.join((words * (1 + lacking // len(words)))[: max(0, lacking)])}"
 
     return reply
 
 
+def asked_of(passages: Sequence[tuple[str, str]]) -> str:
+    """A question in the words of the passages, so that no two rows ask the same."""
+    parts = []
+    for title, text in passages:
+        words = list(dict.fromkeys(word for word in re.findall(r"[a-z]{5,}", text) if word not in title.lower()))
+        parts.append(f"{title} with {', '.join(words[:4])}")
+    return f"Why is {parts[0]} as it is, and how does it differ from {' and from '.join(parts[1:]) or 'others'}?"
+
+
 class Waiting(ScriptedBackend):
-    """A server with so many places, each reply of which takes as long: all there is to gain is waiting."""
+    """A server with so many places, each reply of which takes as long and comes in one piece."""
 
     def __init__(self, script: Script, *, seconds: float, places: int) -> None:
         super().__init__(script)
+        self._script = script
         self._seconds = seconds
         self._places = asyncio.Semaphore(places)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         async with self._places:
             await asyncio.sleep(self._seconds)
-            async with aclosing(super().generate(request)) as items:
-                async for item in items:
-                    yield item
+        yield said(self._script, request)
+
+
+def said(script: Script, request: Request) -> Completion:
+    """A reply of the script as a model would hand it over."""
+    text = script(request)
+    if not isinstance(text, str):
+        raise TypeError(f"the script says {text!r}; here it has to be a text")
+    sections = parse(text)
+    return Completion(thinking=sections.thinking, reflection=sections.reflection, answer=sections.answer)
 
 
 class Asked(NamedTuple):
@@ -95,8 +122,8 @@ class Working:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta | Completion, None]:
         began = time.perf_counter()
-        said = await complete(ScriptedBackend(self.script), request)
-        text = f"{said.thinking}{said.reflection}{said.answer}"
+        reply = said(self.script, request)
+        text = f"{reply.thinking}{reply.reflection}{reply.answer}"
 
         def job(model: LocalModel, emit: Callable[[Delta], None]) -> Job[Usage]:
             prompt, most = model.prompt(request).tokens, len(model.text.vocabulary.tokenize(text))
@@ -113,7 +140,7 @@ class Working:
         async with aclosing(self.engine.run(job)) as items:
             async for item in items:
                 if isinstance(item, Usage):
-                    yield replace(said, usage=item, seconds=time.perf_counter() - began)
+                    yield replace(reply, usage=item, seconds=time.perf_counter() - began)
                 else:
                     yield item
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from forge_backends import filled
+
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
 from preflexor_agents.backends.scripted import ScriptedBackend
@@ -93,8 +95,9 @@ def questions(store: Store, path: Path) -> Path:
 
 async def made(store: Store, settings: ForgeSettings, folder: Path, cast: str, *, threads: int) -> str:
     from tests.training.forging import speak
+    from tests.training.teaching import task_of
 
-    backends: dict[str, Backend] = {"scripted": ScriptedBackend(speak)}
+    backends: dict[str, Backend] = {"scripted": ScriptedBackend(filled(speak, task_of))}
     if cast != "scripted":
         backends["nano"] = await LlamaCppBackend.open(nano_path(), spec="nano", threads=threads)
     parts: dict[Who, str] = dict.fromkeys(("teacher", "student", "judge"), "nano" if cast == "nano" else "scripted")
