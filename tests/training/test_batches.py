@@ -4,11 +4,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preflexor_agents.errors import ConfigError
 from preflexor_training import batches
 from preflexor_training.recipe_parts import Mask, Phase
 from preflexor_training.tokenized import Masked, Section, Step, TokenizedPair, TokenizedReply
@@ -139,20 +137,6 @@ def test_masks_are_drawn_again_for_every_pass_and_round_if_asked() -> None:
     once = DRAWN_AGAIN.model_copy(update={"redraw": False})
     seen = [pair.chosen.tobytes() for n in (0, 1) for pair in flat(plan(tuple(made), phase=how, round=n, mask=once))]
     assert len(set(seen)) == 1
-
-
-@pytest.mark.parametrize("processes", [1, 2, 4])
-def test_processes_share_out_every_step_and_miss_nothing(processes: int) -> None:
-    for step in plan(rows(20), phase=phase(accumulation=4, batch_pairs=2)):
-        parts = [batches.share(step, process=n, processes=processes) for n in range(processes)]
-        assert {len(part) for part in parts} == {4 // processes}
-        assert sorted(id(micro) for part in parts for micro in part) == sorted(id(micro) for micro in step)
-
-
-def test_a_step_that_cannot_be_shared_out_evenly_is_refused() -> None:
-    (step, *_) = plan(rows(20), phase=phase(accumulation=2))
-    with pytest.raises(ConfigError, match=r"accumulation is 2 with 3 processes, .*; set it to a multiple of 3"):
-        batches.share(step, process=0, processes=3)
 
 
 def test_no_rows_make_no_steps() -> None:

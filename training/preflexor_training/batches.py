@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import TypeVar
 
-from preflexor_agents.errors import ConfigError
 from preflexor_training.masks import generator, masked
 from preflexor_training.recipe_parts import Mask as MaskSettings
 from preflexor_training.recipe_parts import Phase
@@ -92,20 +91,6 @@ def steps_of_phase(phase: Phase, *, rows_per_round: int) -> int:
         total += steps_of_round(rows_per_round + min(before, _replay_count(rows_per_round, phase)), phase)
         before += rows_per_round
     return total
-
-
-def share(step: Step, *, process: int, processes: int) -> Step:
-    """The micro-batches of a step that one of several processes takes: every `processes`-th.
-
-    Raises:
-        ConfigError: the step cannot be dealt out evenly.
-    """
-    if len(step) % processes:
-        raise ConfigError(
-            f"accumulation is {len(step)} with {processes} processes, which each take their part of it; set it to a"
-            f" multiple of {processes}"
-        )
-    return step[process::processes]
 
 
 def is_held_out(row: str, share: float) -> bool:
