@@ -1,13 +1,18 @@
 """A phase of two rounds on real pairs, which can be killed; run in a process of its own by `killed`."""
 
+import asyncio
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from preflexor_agents.backends.base import Completion, Request, complete
+from preflexor_agents.config import Sampling
+from preflexor_agents.prompts import Message
 from preflexor_training.batches import plan
 from preflexor_training.learner import Metrics
 from preflexor_training.recipes import Recipe
@@ -86,3 +91,15 @@ def killed(
     process.start()
     process.join()
     return process.exitcode
+
+
+async def ask(student: Any, *questions: str, seed: int = 0, **values: Any) -> list[Completion]:
+    """Ask a student all questions at once, and let it go."""
+    requests = [
+        Request(messages=(Message("user", text),), sampling=Sampling(max_tok=12, **values), seed=seed + n)
+        for n, text in enumerate(questions)
+    ]
+    try:
+        return list(await asyncio.gather(*(complete(student, request) for request in requests)))
+    finally:
+        await student.aclose()

@@ -14,10 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from preflexor_agents.backends.base import Completion, Request, complete
-from preflexor_agents.config import Sampling
-from preflexor_agents.errors import BackendError, ModelError, TrainingError
-from preflexor_agents.prompts import Message
+from preflexor_agents.errors import ModelError, TrainingError
 from preflexor_training.learner import Metrics
 from preflexor_training.tokenized import Masked
 from preflexor_training.torch_backend import trainer as trainers
@@ -92,7 +89,7 @@ def test_a_round_edge_leaves_no_trace_in_the_weights(base: Path, tmp_path: Path,
     recipe = stories.recipe(base, *SMALL)
     first = open_learner(recipe, recipe.phases[1], base, tmp_path)
     first.train(learning.steps(recipe, 1, round=0), first=0, on_step=lambda *_: None)
-    asyncio.run(ask(first.student(), "What is a dog?", seed=3))
+    asyncio.run(learning.ask(first.student(), "What is a dog?", seed=3))
     torch.rand(5)
     first.close()
     resumed = learning.learn(base, tmp_path, SMALL)
@@ -170,9 +167,10 @@ def test_gradient_checkpointing_takes_the_same_steps(base: Path, tmp_path: Path)
     told: dict[bool, list[float]] = {True: [], False: []}
     for on, losses in told.items():
         changes = (*SMALL, "adapter.dropout=0.0", f"step.gradient_checkpointing={str(on).lower()}")
-        learning.learn(
-            base, tmp_path / str(on), changes, on_step=lambda _, m, out=losses: out.append(m["loss"])
-        ).close()
+        recipe = stories.recipe(base, *changes)
+        learner = open_learner(recipe, recipe.phases[1], base, tmp_path / str(on))
+        taken = learning.steps(recipe, 1, round=0)[:2]
+        learner.train(taken, first=0, on_step=lambda _, m, out=losses: out.append(m["loss"]))
     np.testing.assert_allclose(told[True], told[False], atol=1e-5)
 
 
@@ -328,72 +326,3 @@ def test_earlier_weights_can_be_taken_back(opened: TorchLearner, tmp_path: Path)
     assert difference(weights(opened), before) == 0
     with pytest.raises(TrainingError, match="holds no weights of this model"):
         opened.load_adapter(tmp_path)
-
-
-async def ask(student: Any, *questions: str, seed: int = 0, **values: Any) -> list[Completion]:
-    requests = [
-        Request(messages=(Message("user", text),), sampling=Sampling(max_tok=12, **values), seed=seed + n)
-        for n, text in enumerate(questions)
-    ]
-    try:
-        return list(await asyncio.gather(*(complete(student, request) for request in requests)))
-    finally:
-        await student.aclose()
-
-
-def test_the_student_says_together_what_it_says_alone(opened: TorchLearner) -> None:
-    questions = ("What is a dog?", "Once upon a time there was a little girl who", "Hi")
-    together = asyncio.run(ask(opened.student(), *questions, temperature=0.0))
-    alone = [asyncio.run(ask(opened.student(), text, temperature=0.0))[0] for text in questions]
-    assert [reply.answer for reply in together] == [reply.answer for reply in alone]
-    assert all(reply.usage.generated == 12 and reply.finish_reason == "length" for reply in together)
-
-
-def test_the_student_writes_what_transformers_would(opened: TorchLearner) -> None:
-    (found,) = asyncio.run(ask(opened.student(), "Once upon a time", temperature=0.0))
-    student = opened.student()
-    prompt = student._text.prompt(Request(messages=(Message("user", "Once upon a time"),)), context_tok=512)
-    ids = torch.tensor([prompt.tokens])
-    made = opened._ready().generate(input_ids=ids, max_new_tokens=12, do_sample=False, use_cache=True)
-    text = b"".join(student._text.vocabulary.piece(int(token)) for token in made[0, ids.shape[1] :]).decode()
-    assert found.answer == text
-    asyncio.run(student.aclose())
-
-
-def test_seeds_decide_what_the_student_draws(opened: TorchLearner) -> None:
-    def drawn(seed: int) -> str:
-        return asyncio.run(ask(opened.student(), "Once upon a time", seed=seed, temperature=1.0))[0].answer
-
-    state = torch.random.get_rng_state()
-    assert drawn(1) == drawn(1) != drawn(2)
-    assert torch.equal(torch.random.get_rng_state(), state), "training's own source of chance is left alone"
-
-
-def test_a_student_that_nobody_listens_to_stops(opened: TorchLearner) -> None:
-    async def leave() -> int:
-        student = opened.student()
-        request = Request(messages=(Message("user", "Once upon a time"),), sampling=Sampling(max_tok=400))
-        replies = student.generate(request)
-        await anext(replies)
-        await replies.aclose()
-        (found,) = await ask(student, "Hi")
-        return found.usage.generated
-
-    assert asyncio.run(leave()) > 0
-
-
-def test_the_student_refuses_what_it_cannot_do(opened: TorchLearner) -> None:
-    student = opened.student()
-
-    async def refuse(request: Request) -> None:
-        await complete(student, request)
-
-    asked = Request(messages=(Message("user", "Hi"),), json_schema={"type": "object"})
-    with pytest.raises(BackendError, match="has no grammars"):
-        asyncio.run(refuse(asked))
-    long = Request(messages=(Message("user", "word " * 600),))
-    with pytest.raises(BackendError, match="the context of"):
-        asyncio.run(refuse(long))
-    asyncio.run(student.aclose())
-    with pytest.raises(BackendError, match="is closed"):
-        asyncio.run(refuse(replace(asked, json_schema=None)))

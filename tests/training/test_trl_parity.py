@@ -106,10 +106,10 @@ def test_every_loss_and_its_gradient_are_trls(learner: TorchLearner, tmp_path: P
         torch.testing.assert_close(ours_, theirs_, rtol=1e-3, atol=2e-4 * largest)
 
 
-def test_a_loss_that_only_trl_has_trains_there(base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_only_trl_has_trains_there(learner: TorchLearner, tmp_path: Path) -> None:
     told: list[float] = []
     changes = (*PLAIN, "step.engine=trl", "phases.1.loss=aot", "phases.1.label_smoothing=0.01")
-    learner = learning.learn(base, tmp_path, changes, on_step=lambda _, m: told.append(m["loss"]))
+    learner = learning.learn(learner._base, tmp_path, changes, on_step=lambda _, m: told.append(m["loss"]))
     assert told[0] == pytest.approx(np.log(2), abs=1e-3)
     assert np.isfinite(told).all()
     held = learner.evaluate(stories.rows(learner._recipe, stories.pairs(18)[16:], phase=1))
