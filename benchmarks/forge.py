@@ -34,6 +34,7 @@ from preflexor_agents.config import Sampling
 from preflexor_agents.prompts import Message
 from preflexor_agents.store import Store
 from preflexor_training.forge.calls import Model
+from preflexor_training.forge.opening import rows_at_once
 from preflexor_training.forge.records import read_rows, to_json
 from preflexor_training.forge.run import Report, Work, forge
 from preflexor_training.forge.settings import ForgeSettings, Variant
@@ -68,6 +69,7 @@ class Side:
 
     slots: int
     backend: Callable[[], Backend]
+    rows_at_once: int | None = None
 
 
 def made(store: Store, settings: ForgeSettings, side: Side) -> Took:
@@ -80,6 +82,7 @@ def made(store: Store, settings: ForgeSettings, side: Side) -> Took:
             store=store,
             models={who: Model(backend=backend) for who in ("teacher", "student", "judge")},
             slots=side.slots,
+            rows_at_once=side.rows_at_once,
         )
         began = time.process_time()
         report = asyncio.run(forge(work))
@@ -138,7 +141,7 @@ def engine(options: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
             settings = ForgeSettings(rows=rows, variant=variant)
             asked: list[Asked] = []
             sides = {
-                "preflexor": Side(PLACES, lambda: nano.fresh(script)),
+                "preflexor": Side(PLACES, lambda: nano.fresh(script), rows_at_once=rows_at_once(["nano"])),
                 KEPT: Side(1, lambda asked=asked: nano.fresh(script, asked=asked)),
                 PUBLISHED: Side(1, lambda: nano.fresh(script, forgets=True)),
             }

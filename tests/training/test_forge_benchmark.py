@@ -1,5 +1,6 @@
 """The benchmark of forge runs, prints its tables, and its proof finds what is wrong with rows."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from preflexor_agents.preference_rows import LOG
+from preflexor_training.forge.opening import rows_at_once
 from preflexor_training.forge.records import Row, to_line
+from preflexor_training.forge.run import forge
 from preflexor_training.forge.settings import ForgeSettings
-from tests.training.forging import rows_of, run
+from tests.training.forging import rows_of, run, timeless, work
 from tests.training.teaching import library
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +129,20 @@ def test_replies_are_filled_up_and_json_stays_json(proof: Any) -> None:
     prose = filled(lambda _: "Bricks.", lambda _: "brainstorm")(asked)
     assert isinstance(prose, str) and prose.startswith("Bricks. It is tough.") and len(prose.split()) == FEWEST_WORDS
     assert filled(lambda _: json.dumps({"a": 1}), lambda _: "graph")(asked) == '{"a": 1}'
+
+
+@pytest.mark.parametrize(("models", "most"), [(["nano", "ollama:qwen3:4b"], 1), (["ollama:qwen3:4b"], None)])
+def test_a_model_that_gains_nothing_by_width_makes_one_row_at_a_time(models: list[str], most: int | None) -> None:
+    assert rows_at_once(models) == most
+
+
+@pytest.mark.parametrize("most", [1, 2, None])
+def test_the_rows_do_not_depend_on_how_many_are_made_at_once(tmp_path: Path, most: int | None) -> None:
+    with library(tmp_path / "store.db") as store:
+        begun = work(store, tmp_path / "some", rows=4)
+        asyncio.run(forge(replace(begun, rows_at_once=most)))
+        run(store, tmp_path / "all", rows=4)
+    assert timeless(tmp_path / "some") == timeless(tmp_path / "all")
+    asked = [request for request in begun.models["teacher"].backend.requests]
+    questions = [n for n, request in enumerate(asked) if "be an examiner" in request.messages[-1].content]
+    assert (questions[1] > 5) == (most == 1), "with one row at a time the second begins when the first has ended"

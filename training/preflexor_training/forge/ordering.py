@@ -28,6 +28,7 @@ async def in_order(
     calls: Calls,
     slots: int,
     hand_on: Callable[[T], Awaitable[None]],
+    rows_at_once: int | None = None,
 ) -> None:
     """Make rows side by side and hand them on one after the other.
 
@@ -42,6 +43,7 @@ async def in_order(
         calls: that they make.
         slots: calls of one backend at once.
         hand_on: takes each row; not called again before it has ended.
+        rows_at_once: rows under way at most; as many as keep all slots busy if not given.
 
     Raises:
         PreflexorError: what ends the run; what was handed on stays.
@@ -50,7 +52,7 @@ async def in_order(
     waiting = list(numbers)
     due = iter(waiting)
     next_up = next(due, None)
-    room = asyncio.Semaphore(1 if slots == 1 else slots * AHEAD)
+    room = asyncio.Semaphore(1 if slots == 1 else rows_at_once or slots * AHEAD)
 
     handing = asyncio.Lock()
 

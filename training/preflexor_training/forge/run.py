@@ -42,6 +42,8 @@ class Work:
     """What the run's record calls the models; those that it lacks go by what their backends say."""
     slots: int = SLOTS
     """Calls of one backend at once. With 1 the calls are made in the published serial order."""
+    rows_at_once: int | None = None
+    """Rows under way at most; as many as keep all slots busy if not given. What the rows say does not depend on it."""
     budget: Budget = ENDLESS
     """Of this call; when it is spent, the rest is left for the next one."""
     patience: Patience = field(default_factory=Patience)
@@ -115,7 +117,8 @@ async def forge(work: Work, *, watch: Watch | None = None, take: Callable[[Row],
         if watch is not None:
             watch(ledger.tally, calls.spending)
         try:
-            rows = in_order(ledger.left, make, calls=calls, slots=work.slots, hand_on=add)
+            most = work.rows_at_once
+            rows = in_order(ledger.left, make, calls=calls, slots=work.slots, hand_on=add, rows_at_once=most)
             stopped = await within(work.budget, rows)
         except BaseException:
             with suppress(PreflexorError):
@@ -151,7 +154,9 @@ async def forge_ahead(work: Work) -> None:
                 gate.leave(number)
 
         numbers = range(work.settings.rows)
-        await within(work.budget, in_order(numbers, make, calls=calls, slots=work.slots, hand_on=_let_go))
+        most = work.rows_at_once
+        rows = in_order(numbers, make, calls=calls, slots=work.slots, hand_on=_let_go, rows_at_once=most)
+        await within(work.budget, rows)
 
 
 async def _let_go(_: None) -> None:
