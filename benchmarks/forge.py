@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import forge_proof
+from engine_models import random_llama
 from engine_opponents import HighLevel
 from forge_backends import Asked, Script, Waiting, Working, filled, forget
 from forge_proof import lines_of
@@ -133,17 +134,18 @@ def engine(options: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
     rows = options.rows or 16
     script = filled(speak, task_of, share=options.length)
     with ExitStack() as stack:
-        nano = Nano(threads=options.threads)
-        stack.callback(nano.close)
-        high = HighLevel(nano_path(), threads=options.threads, context_tok=nano.backend.context_tok)
+        path = model_path(options.model)
+        model = Local(path, threads=options.threads)
+        stack.callback(model.close)
+        high = HighLevel(path, threads=options.threads, context_tok=model.backend.context_tok)
         stack.callback(high.close)
         for variant in options.variants:
             settings = ForgeSettings(rows=rows, variant=variant)
             asked: list[Asked] = []
             sides = {
-                "preflexor": Side(PLACES, lambda: nano.fresh(script), rows_at_once=rows_at_once(["nano"])),
-                KEPT: Side(1, lambda asked=asked: nano.fresh(script, asked=asked)),
-                PUBLISHED: Side(1, lambda: nano.fresh(script, forgets=True)),
+                "preflexor": Side(PLACES, lambda: model.fresh(script), rows_at_once=rows_at_once([f"gguf:{path}"])),
+                KEPT: Side(1, lambda asked=asked: model.fresh(script, asked=asked)),
+                PUBLISHED: Side(1, lambda: model.fresh(script, forgets=True)),
             }
             times: dict[str, list[Took]] = {}
             for _ in range(options.runs):
@@ -156,11 +158,19 @@ def engine(options: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
     return found
 
 
-class Nano:
-    """Nano in this process, opened once; its own loop lives in each run."""
+def model_path(name: str) -> Path:
+    """nano, or a random Llama of `benchmarks/engine_models.py` as `170m-f16`."""
+    if name == "nano":
+        return nano_path()
+    shape, _, ftype = name.partition("-")
+    return random_llama(shape, ftype)
 
-    def __init__(self, *, threads: int) -> None:
-        opening = LlamaCppBackend.open(nano_path(), spec="nano", threads=threads)
+
+class Local:
+    """A model in this process, opened once; its own loop lives in each run."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        opening = LlamaCppBackend.open(path, spec=path.stem, threads=threads)
         self.backend = asyncio.run(opening)
         asyncio.run(self._warmed())
 
@@ -271,6 +281,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=listed(CASES), default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--prove", action="store_true", help="make rows and check them, instead of timing")
+    parser.add_argument("--model", default="nano", help="for engine: nano, or a random one as 170m-f16 or 170m-q4_k_m")
     parser.add_argument("--casts", type=listed(forge_proof.CASTS), default=["scripted", "student", "nano"])
     parser.add_argument("--variants", type=listed(VARIANTS), default=list(VARIANTS), help=", ".join(VARIANTS))
     parser.add_argument("--rows", type=int, help="of each variant; 100 for waiting, 16 for engine, 200 to prove")
