@@ -122,7 +122,7 @@ def _mean(told: list[dict[str, float]], name: str) -> float:
 
 def table(shown: list[Shown]) -> str:
     """As Markdown."""
-    from preflexor_training.nano.scoring import wilson
+    from preflexor_agents.evaluation.statistics import wilson
 
     lines = [
         "| embeddings | trained | phase | loss | margin, nats | held out right | 95 % interval | merged differs by |"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.training_evidence import show, table
-from preflexor_training.nano.scoring import wilson
+from preflexor_agents.evaluation.statistics import wilson
 from tests.training import stories
 
 pytestmark = [pytest.mark.train, pytest.mark.slow, stories.needs_data]
