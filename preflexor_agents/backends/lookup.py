@@ -11,7 +11,7 @@ NGRAM_TOK = 3
 LENGTHS = (0, 1, 3, 7)
 """How many tokens may be guessed at once: with the one before them they fill a width that was timed."""
 DRAFT_TOK = LENGTHS[-1]
-_PRIOR_RIGHT, _PRIOR_TRIED = 3, 4
+_PRIOR_RIGHT, _PRIOR_TRIED = 1, 2
 """A reply begins as if so many of so many guessed tokens had been right."""
 
 
@@ -22,20 +22,29 @@ class Lookup:
         self._places: dict[tuple[int, ...], int] = {}
         """N-gram -> where it last ended; the n-gram at the very end is left out."""
         self._seen = NGRAM_TOK
+        self._foreseen: int | None = None
+        """The first token of a guess that was not tried; whether it comes is learnt for nothing."""
         self.tried = 0
         """Guessed tokens up to the first wrong one of each guess, which says nothing about those behind it."""
         self.right = 0
 
     def draft(self, tokens: Sequence[int], last: int) -> list[int]:
         """Tokens that may follow, at most DRAFT_TOK; `tokens` and `last` are the text so far, only ever longer."""
+        if self._foreseen is not None:
+            self.learn(1, int(self._foreseen == last))
         for end in range(self._seen, len(tokens) + 1):
             self._places[tuple(tokens[end - NGRAM_TOK : end])] = end
         self._seen = max(self._seen, len(tokens) + 1)
         place = self._places.get((*tokens[1 - NGRAM_TOK :], last))
-        return [*tokens[place : place + DRAFT_TOK], last][:DRAFT_TOK] if place is not None else []
+        if place is None:
+            return []
+        guess = [*tokens[place : place + DRAFT_TOK], last][:DRAFT_TOK]
+        self._foreseen = guess[0]
+        return guess
 
     def learn(self, guessed: int, right: int) -> None:
         """Note how a guess went."""
+        self._foreseen = None
         self.tried += min(guessed, right + 1)
         self.right += right
 
