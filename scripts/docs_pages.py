@@ -1,8 +1,9 @@
 """Pages of the documentation that are made from the code: the start page from README.md, the commands from `--help`.
 
-A hook of MkDocs; `make docs` builds the site.
+A hook of MkDocs; `make docs` builds the site. Formulas become MathML, which browsers show without a script.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,13 @@ import click
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:]+)(#[^)]*)?\)")
+_FENCED = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+_DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+_INLINE = re.compile(r"`[^`]*`|\$([^$\n]+)\$")
 
 
 def on_files(files: "Files", *, config: "MkDocsConfig") -> "Files":
@@ -26,9 +32,42 @@ def on_files(files: "Files", *, config: "MkDocsConfig") -> "Files":
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to files outside the docs folder keep their words only: the site does not hold them."""
-    return re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./(?!tutorials|reference)[^)]*\)", r"\1", markdown)
+def on_page_markdown(markdown: str, *, page: "Page", **_: object) -> str:
+    """The text of a page as the site shows it."""
+    has_formulas = _DISPLAYED.search(_FENCED.sub("", markdown)) is not None
+
+    def shown(text: str) -> str:
+        text = without_outside_links(text, page.file.src_uri)
+        return with_formulas(text) if has_formulas else text
+
+    parts, at = [], 0
+    for fence in _FENCED.finditer(markdown):
+        parts += [shown(markdown[at : fence.start()]), fence[0]]
+        at = fence.end()
+    return "".join([*parts, shown(markdown[at:])])
+
+
+def without_outside_links(text: str, page: str) -> str:
+    """Links to files outside the docs folder keep their words only, since the site does not hold them.
+
+    One to README.md leads to the start page.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page), match[2]))
+        if target == "../README.md":
+            return f"[{match[1]}]({posixpath.relpath('index.md', posixpath.dirname(page) or '.')})"
+        return match[1] if target.startswith("../") else match[0]
+
+    return _LINK.sub(link, text)
+
+
+def with_formulas(text: str) -> str:
+    """What stands between dollar signs, or pairs of them, as MathML; code is left alone."""
+    from latex2mathml.converter import convert
+
+    displayed = _DISPLAYED.sub(lambda m: f'<div class="formula">{convert(m[1].strip(), display="block")}</div>', text)
+    return _INLINE.sub(lambda m: f"<span>{convert(m[1].strip())}</span>" if m[1] else m[0], displayed)
 
 
 def start_page() -> str:
