@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -125,7 +126,8 @@ class Reader:
                 printed = done.output
             case "python":
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(sys, "argv", [*rest, *self.also(words)])
+                    patch.setattr(sys, "argv", rest)
+                    patch.setattr(subprocess, "run", self._in_this_process(subprocess.run))
                     printed = _run(Path(rest[0]))
             case "ollama":
                 assert rest[0] == "pull" and len(rest) == 2, f"{place}: {words}"
@@ -148,6 +150,17 @@ class Reader:
                 raise AssertionError(f"{place}: nobody tries {program}")
         self.typed.append((shlex.join(words), printed))
         return printed
+
+    def _in_this_process(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`subprocess.run` which does what a program runs of preflexor here, with the options to add."""
+
+        def here(command: list[str], **options: Any) -> Any:
+            if command[1:3] != ["-m", "preflexor_agents"]:
+                return run(command, **options)
+            sys.stdout.write(self.type(["preflexor", *command[3:]]))
+            return subprocess.CompletedProcess(command, 0)
+
+        return here
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def test_every_message_of_the_page_is_one_of_the_programs() -> None:
     assert lost == []
 
 
+def test_a_message_that_nothing_says_is_noticed() -> None:
+    said = "no Ollama server answers at …; start it with: ollama serve, or set OLLAMA_HOST"
+    assert fits("… server answers at …; start it with: ollama serve", said)
+    assert not fits("no Ollama server answers at …; start it with: systemctl", said)
+
+
 def fits(message: str, text: str) -> bool:
     """Whether the text can come out as the message, or a part of it that tells it apart does.
 

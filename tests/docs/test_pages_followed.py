@@ -27,10 +27,14 @@ SMALL = {
     "phases.1.rounds": 1,
     "phases.0.rows_per_round": 4,
     "phases.1.rows_per_round": 4,
+    "phases.0.accumulation": 1,
+    "phases.1.accumulation": 1,
     "phases.0.passes": 1,
     "phases.1.passes": 1,
     "data.damaged_share": 0.9,
     "data.held_out_share": 0.0,
+    "phases.0.samples": [],
+    "phases.1.samples": [],
 }
 
 
@@ -56,9 +60,6 @@ def small_training(words: list[str]) -> list[str]:
         case ["ask", _] | ["eval", "run"] if "mlx:" in " ".join(words):
             return ["--budget-tokens", "40"]
     is_new_run = words[0] == "train" and words[1] not in ("show", "recipes") and "--resume" not in words
-    if "examples/papers_to_model.py" in words:
-        grounded = {"forge.prompt": "grounded", "forge.passages": 1}  # nano thinks only where it sees passages
-        return sets(**grounded, **{"data.max_length_tok": 1400})
     return sets() if is_new_run else []
 
 
@@ -71,12 +72,15 @@ def test_the_page_can_be_followed(page: str, someone: Reader) -> None:
 @pytest.mark.train
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 def test_own_papers_become_answers_facts_and_a_taught_model(someone: Reader, cached: None, taught_base: Path) -> None:
-    someone.also = small_training
+    grounded = {"forge.prompt": "grounded", "forge.passages": 1}  # nano thinks only where it sees passages
+    short = {"data.max_length_tok": 1400, "forge.student_thinking_drawing.max_tok": 150}
+    small = sets(**grounded, **short)
+    someone.also = lambda words: small if words[:2] == ["train", "laptop"] else []
     someone.follow(DOCS / "papers.md")
     told = dict(someone.typed)
     taught = next(said for command, said in told.items() if "papers_to_model.py" in command)
-    assert "reason is merged into" in taught and "shrunk: " in taught
-    assert "The fracture toughness of nacre is " in taught
+    assert "reason is merged into" in taught and "F16 is equal to the folder" in taught
+    assert "\nAnswer\nThe fracture toughness of nacre is " in taught
     assert "nacre.pdf, page 2" in told["preflexor ask 'How tough is nacre?'"]
 
 
@@ -120,6 +124,12 @@ def test_a_mac_is_told_everything(someone: Reader, in_place_of_nano: list[str]) 
     Path("models/Qwen3-0.6B").symlink_to(Path("small").absolute())
     someone.also = lambda words: [*small_training(words), *(in_place_of_nano if "tiny" in words else [])]
     someone.follow(DOCS / "tutorials" / "mac.md")
+
+
+def test_a_page_that_shows_what_is_not_printed_is_noticed(someone: Reader) -> None:
+    Path("page.md").write_text("```sh\npreflexor models list\n```\n\n```text\nfour models\n```\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"page.md:1 shows something else than was printed:\n(?s:.*)nano"):
+        someone.follow(Path("page.md"))
 
 
 def test_every_page_with_commands_is_followed_by_a_test() -> None:

@@ -1,7 +1,10 @@
 """What the pages state is so: keys of packs, measured numbers, modules, figures, links, the parts of the site."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,3 +122,22 @@ def test_the_pages_that_are_made_hold_every_command_and_the_start() -> None:
         "## preflexor ask\n" in commands and "### preflexor forge run\n" in commands and "--budget-tokens" in commands
     )
     assert made["start_page"]().startswith("# preflexor\n")
+
+
+def test_the_site_is_built_without_a_warning_and_asks_nobody_else_for_anything(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="needs the docs extra")
+    pytest.importorskip("mkdocstrings", reason="needs the docs extra")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    for page in (tmp_path / "site").rglob("*.html"):
+        fetched = re.findall(
+            r"<(?:script|img|link|iframe)\b[^>]*?(?:src|href)=\"(https?:[^\"]+)", page.read_text("utf-8")
+        )
+        assert fetched == [], page.name
