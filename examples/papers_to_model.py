@@ -49,4 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("--recipe", default="tiny", help="tiny, laptop, graph, paper or a TOML file")
     parser.add_argument("--type", default="Q8_0", help="type of the GGUF file")
     parser.add_argument("--question", default="How tough is nacre?")
-    main(parser.parse_args())
+    try:
+        main(parser.parse_args())
+    except KeyboardInterrupt:
+        sys.exit("stopped; start the program again to go on")
