@@ -48,8 +48,9 @@ $(DEV): $(RUNTIME)
 demo: setup
 	@$(BIN)/preflexor demo
 
+# Two processes, and a file's tests in one of them: most wait for something, and fixtures are dear.
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup-dev
 	$(BIN)/ruff format --check .

@@ -293,7 +293,8 @@ async def test_a_call_that_waits_can_be_cancelled_without_having_run(make: Make,
 async def test_leaving_a_stream_stops_the_decode(make: Make, counts: Counts) -> None:
     client = make(ENDLESS)
     async with aclosing(client.create_stream(QUESTION)) as stream:
-        assert await anext(stream) == "a"
+        piece = await anext(stream)
+    assert isinstance(piece, str) and piece.startswith("a")
     await client.create(QUESTION, extra_create_args={"max_tokens": 1})
     assert counts.jobs == ["begin 0", "end 0", "begin 0", "end 0"]
     assert counts.decoded < 7000
