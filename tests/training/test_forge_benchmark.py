@@ -145,4 +145,5 @@ def test_the_rows_do_not_depend_on_how_many_are_made_at_once(tmp_path: Path, mos
     assert timeless(tmp_path / "some") == timeless(tmp_path / "all")
     asked = [request for request in begun.models["teacher"].backend.requests]
     questions = [n for n, request in enumerate(asked) if "be an examiner" in request.messages[-1].content]
-    assert (questions[1] > 5) == (most == 1), "with one row at a time the second begins when the first has ended"
+    waits = questions[1] >= len(asked) // 4 - 1
+    assert waits == (most == 1), "with one row at a time the second begins when the first has ended"

@@ -182,7 +182,7 @@ class Counting(ScriptedBackend):
 
 @pytest.mark.parametrize("slots", [1, 3, 8])
 def test_as_many_calls_are_made_at_once_as_are_allowed(store: Store, tmp_path: Path, slots: int) -> None:
-    begun, backend = work(store, tmp_path, rows=6), Counting()
+    begun, backend = work(store, tmp_path, rows=16), Counting()
     asyncio.run(forge(replace(begun, models=cast(backend), slots=slots)))
     assert backend.most == slots
 
