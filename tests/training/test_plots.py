@@ -82,5 +82,8 @@ def test_tensorboard_reads_what_was_tracked(tmp_path: Path) -> None:
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(InputError, match="pip install wandb"), tracking(("wandb",), folder=tmp_path, config={}):
+    with (
+        pytest.raises(InputError, match=r"preflexor-agents\[wandb\]"),
+        tracking(("wandb",), folder=tmp_path, config={}),
+    ):
         pass

@@ -56,7 +56,9 @@ class _TensorBoard:
             self._summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
             writer = import_module("tensorboard.summary.writer.event_file_writer").EventFileWriter
         except ImportError:
-            raise InputError("TensorBoard is not installed; install it with: pip install tensorboard") from None
+            raise InputError(
+                "TensorBoard is missing; get it with: pip install 'preflexor-agents[tensorboard]'"
+            ) from None
         self._writer = writer(str(folder / "tensorboard"))
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -75,7 +77,9 @@ class _WandB:
         try:
             wandb = import_module("wandb")
         except ImportError:
-            raise InputError("Weights & Biases is not installed; install it with: pip install wandb") from None
+            raise InputError(
+                "Weights & Biases is missing; get it with: pip install 'preflexor-agents[wandb]'"
+            ) from None
         self._run = wandb.init(
             project="preflexor", name=folder.name, dir=str(folder), config=dict(config), resume="allow"
         )
