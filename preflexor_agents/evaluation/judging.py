@@ -3,10 +3,11 @@
 A judge that prefers a place, not an answer, says one thing in one order and the other in the other: a tie.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Backend, Request, complete
@@ -14,6 +15,7 @@ from preflexor_agents.config import ReflectConfig
 from preflexor_agents.errors import BackendError
 from preflexor_agents.evaluation.results import Result
 from preflexor_agents.evaluation.running import given_passages
+from preflexor_agents.evaluation.slots import as_they_end
 from preflexor_agents.evaluation.statistics import Interval, bootstrap, sign_test
 from preflexor_agents.evaluation.tasks import Task
 from preflexor_agents.prompts import Grounds
@@ -66,23 +68,14 @@ async def judge(
 ) -> AsyncGenerator[Judgement, None]:
     """Every other system against `first` on every open question, with every seed, as each judgement is there."""
     answers = {r.key(): r for r in results if tasks[r.task].kind == "open" and not r.error}
-    left = [
-        (tasks[r.task], answers[first, r.task, r.seed], r)
+    works = [
+        partial(_judge, tasks[r.task], answers[first, r.task, r.seed], r, backend=backend)
         for r in answers.values()
         if r.system != first and (first, r.task, r.seed) in answers and (r.task, r.seed, first, r.system) not in done
     ]
-    running: set[asyncio.Task[Judgement]] = set()
-    try:
-        while left or running:
-            while left and len(running) < slots:
-                running.add(asyncio.create_task(_judge(*left.pop(0), backend=backend)))
-            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                yield task.result()
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    async with aclosing(as_they_end(works, slots=slots)) as judgements:
+        async for judgement in judgements:
+            yield judgement
 
 
 async def _judge(task: Task, a: Result, b: Result, *, backend: Backend) -> Judgement:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Request, complete
@@ -12,6 +13,7 @@ from preflexor_agents.config import GREEDY
 from preflexor_agents.errors import PreflexorError
 from preflexor_agents.evaluation.results import Result, folded
 from preflexor_agents.evaluation.scoring import right
+from preflexor_agents.evaluation.slots import as_they_end
 from preflexor_agents.evaluation.systems import System
 from preflexor_agents.evaluation.tasks import Task
 from preflexor_agents.events import Cited, Event, Passage
@@ -76,31 +78,12 @@ async def evaluate(
             continue
         cast = await open_cast(model)
         try:
-            async with aclosing(_asked(left, cast, library, slots)) as results:
+            works = [partial(_ask, *item, cast=cast, library=library) for item in left]
+            async with aclosing(as_they_end(works, slots=slots)) as results:
                 async for result in results:
                     yield result
         finally:
             await close_cast(cast)
-
-
-async def _asked(
-    left: Sequence[tuple[Task, System, int]], cast: Cast, library: Library | None, slots: int
-) -> AsyncGenerator[Result, None]:
-    waiting = iter(left)
-    running: set[asyncio.Task[Result]] = set()
-    try:
-        while True:
-            while len(running) < slots and (item := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(_ask(*item, cast=cast, library=library)))
-            if not running:
-                return
-            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                yield task.result()
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _ask(task: Task, system: System, seed: int, *, cast: Cast, library: Library | None) -> Result:
