@@ -77,15 +77,7 @@ class LocalModel:
             schema=request.json_schema,
             emit=emit,
         )
-        return Completion(
-            thinking=written.sections.thinking,
-            reflection=written.sections.reflection,
-            answer=written.sections.answer,
-            finish_reason=written.finish_reason,
-            usage=written.usage,
-            seconds=time.monotonic() - began,
-            notes=written.notes,
-        )
+        return written.completion(seconds=time.monotonic() - began)
 
     def write(
         self,

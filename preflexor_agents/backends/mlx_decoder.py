@@ -84,15 +84,7 @@ class MlxDecoder:
                 raise BackendError(f"mlx-lm failed with model {self._name}: {' '.join(str(e).split())[:200]}") from None
             kept.tokens[:] = [*prompt.tokens, *writing.tokens]
         written = writing.finish(cached=cached)
-        return Completion(
-            thinking=written.sections.thinking,
-            reflection=written.sections.reflection,
-            answer=written.sections.answer,
-            finish_reason=written.finish_reason,
-            usage=written.usage,
-            seconds=time.monotonic() - began,
-            notes=written.notes,
-        )
+        return written.completion(seconds=time.monotonic() - began)
 
     def _drawn(
         self, prompt: list[int], kept: _Kept, request: Request, most: int, cancelled: Callable[[], bool]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from preflexor_agents.backends.base import Delta, FinishReason
+from preflexor_agents.backends.base import Completion, Delta, FinishReason
 from preflexor_agents.backends.loops import is_loop
 from preflexor_agents.backends.model_text import Prompt
 from preflexor_agents.backends.reply import ReplyReader
@@ -20,6 +20,18 @@ class Written(NamedTuple):
     finish_reason: FinishReason
     usage: Usage
     notes: tuple[str, ...]
+
+    def completion(self, *, seconds: float) -> Completion:
+        """The reply as a backend gives it out."""
+        return Completion(
+            thinking=self.sections.thinking,
+            reflection=self.sections.reflection,
+            answer=self.sections.answer,
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            seconds=seconds,
+            notes=self.notes,
+        )
 
 
 class Writing:
