@@ -221,9 +221,10 @@ def bare(base: Path, loss: str, data: Sequence[Any]) -> Run:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    from preflexor_training.needs import needs_reference, nll_scope
     from preflexor_training.torch_backend.collate import collate
     from preflexor_training.torch_backend.forward import tables
-    from preflexor_training.torch_backend.objective import needs_reference, nll_scope, objective
+    from preflexor_training.torch_backend.objective import objective
 
     whole, phase = recipe(base, loss)
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if _device() == "cuda" else "float32")

@@ -13,7 +13,8 @@ from preflexor_training.losses.oracle import Side as OracleSide  # noqa: E402
 from preflexor_training.mlx_backend.collate import Batch  # noqa: E402
 from preflexor_training.mlx_backend.forward import Tables  # noqa: E402
 from preflexor_training.mlx_backend.losses import LOSSES  # noqa: E402
-from preflexor_training.mlx_backend.objective import Scored, needs_reference, objective  # noqa: E402
+from preflexor_training.mlx_backend.objective import Scored, objective  # noqa: E402
+from preflexor_training.needs import needs_reference  # noqa: E402
 from preflexor_training.recipe_parts import Phase  # noqa: E402
 from tests.training.test_oracle import PAIRWISE, phase, random_pair, side  # noqa: E402
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from preflexor_training.losses.oracle import PairLogProbs, preference_loss
 from preflexor_training.losses.oracle import Side as OracleSide
+from preflexor_training.needs import needs_reference
 from preflexor_training.recipe_parts import TRL_ONLY, Phase
 from preflexor_training.torch_backend import losses
 from preflexor_training.torch_backend.collate import Tensors
 from preflexor_training.torch_backend.forward import Tables
-from preflexor_training.torch_backend.objective import Scored, needs_reference, objective
+from preflexor_training.torch_backend.objective import Scored, objective
 from tests.training.test_oracle import PAIRWISE, phase, random_pair, side
 
 pytestmark = pytest.mark.train

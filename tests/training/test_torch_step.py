@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from preflexor_training.reference import References
 from preflexor_training.tokenized import Masked, Reference, TokenizedPair, TokenizedReply
 from preflexor_training.torch_backend import forward
 from preflexor_training.torch_backend.collate import NllScope, collate
 from preflexor_training.torch_backend.forward import abilities, attention, score
-from preflexor_training.torch_backend.reference import References
 
 pytestmark = pytest.mark.train
 SMALL: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

@@ -18,21 +18,21 @@ from preflexor_agents.backends.mlx_decoder import MlxDecoder
 from preflexor_agents.backends.mlx_model import MlxFolder, check_folder, end_ids, keep_resident, trained_tok
 from preflexor_agents.backends.model_text import ModelText
 from preflexor_agents.errors import ConfigError, TrainingError
-from preflexor_training import bases, tags
+from preflexor_training import bases, failures, tags
 from preflexor_training.learner import Held, Metrics
 from preflexor_training.mlx_backend import checkpoint, memory, merging, model
 from preflexor_training.mlx_backend.checkpointing import checkpoint_layers
 from preflexor_training.mlx_backend.collate import Batch, collate
 from preflexor_training.mlx_backend.forward import Abilities, abilities, score
 from preflexor_training.mlx_backend.loop import Loop, make_optimizer
-from preflexor_training.mlx_backend.objective import Scored, needs_reference, nll_scope, objective
+from preflexor_training.mlx_backend.objective import Scored, objective
 from preflexor_training.mlx_backend.trees import flat, random_state
 from preflexor_training.mlx_backend.trees import number as number_of
+from preflexor_training.needs import needs_reference, nll_scope
 from preflexor_training.rates import rate, total_steps
 from preflexor_training.recipes import Phase, Recipe
+from preflexor_training.reference import References
 from preflexor_training.tokenized import Masked, Reference, Step
-from preflexor_training.torch_backend import failures
-from preflexor_training.torch_backend.reference import References
 
 BATCH_TOK = 4096
 """Most tokens of a forward without gradients: reference rows."""

@@ -11,14 +11,15 @@ from mlx.nn.utils import value_and_grad
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_map
 
+from preflexor_training import failures
 from preflexor_training.learner import Metrics
 from preflexor_training.mlx_backend.collate import Batch
-from preflexor_training.mlx_backend.objective import SHOWN, Scored
+from preflexor_training.mlx_backend.objective import Scored
 from preflexor_training.mlx_backend.trees import flat, random_state
 from preflexor_training.mlx_backend.trees import number as number_of
+from preflexor_training.needs import SHOWN
 from preflexor_training.recipe_parts import Phase
 from preflexor_training.tokenized import MicroBatch, Step
-from preflexor_training.torch_backend import failures
 
 MARGIN_MOST = 1e4
 """Reward margin, in nats, beyond which training has come apart; EXO aims at 5 to 11."""

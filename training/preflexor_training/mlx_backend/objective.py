@@ -8,21 +8,7 @@ from preflexor_training.mlx_backend import losses
 from preflexor_training.mlx_backend.collate import Batch
 from preflexor_training.mlx_backend.forward import Tables
 from preflexor_training.mlx_backend.losses import Side
-from preflexor_training.recipe_parts import REFERENCE_FREE, Phase
-from preflexor_training.scopes import NllScope
-
-SHOWN = (
-    "loss",
-    "nll",
-    "margin",
-    "accuracy",
-    "reward_chosen",
-    "reward_rejected",
-    "logp_chosen",
-    "logp_rejected",
-    "margin_most",
-)
-"""Names of the numbers in `Scored.shown`; all but the last are means over the pairs, that is the largest |margin|."""
+from preflexor_training.recipe_parts import Phase
 
 
 class Scored(NamedTuple):
@@ -31,16 +17,6 @@ class Scored(NamedTuple):
     loss: mx.array  # ()
     margins: mx.array  # (B,) chosen over rejected reward, nats
     shown: mx.array  # (len(SHOWN),)
-
-
-def nll_scope(phase: Phase) -> NllScope:
-    """What the likelihood term covers; only ORPO has one."""
-    return phase.nll_scope if phase.loss == "orpo" else "none"
-
-
-def needs_reference(phase: Phase) -> bool:
-    """Whether the loss looks at a reference."""
-    return phase.loss not in REFERENCE_FREE
 
 
 def objective(phase: Phase, batch: Batch, tables: Tables) -> Scored:

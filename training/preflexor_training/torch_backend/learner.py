@@ -19,19 +19,20 @@ from transformers import PreTrainedModel, TrainerState
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.backends.hf_tokens import load_tokenizer
 from preflexor_agents.errors import TrainingError
-from preflexor_training import bases, tags
+from preflexor_training import bases, failures, tags
 from preflexor_training.learner import Held, Metrics
+from preflexor_training.needs import needs_reference, nll_scope
 from preflexor_training.recipes import Phase, Recipe
+from preflexor_training.reference import References
 from preflexor_training.scale.crew import processes
 from preflexor_training.tokenized import Masked, Reference, Step
-from preflexor_training.torch_backend import failures, merging
+from preflexor_training.torch_backend import merging
 from preflexor_training.torch_backend.adapter import WEIGHTS, attach, save_adapter
 from preflexor_training.torch_backend.collate import Tensors, collate
 from preflexor_training.torch_backend.engines import make_trainer
 from preflexor_training.torch_backend.forward import Abilities, Tables, abilities, score
 from preflexor_training.torch_backend.model import add_rows, check_whole, load_base, output_head, place, table_rows
-from preflexor_training.torch_backend.objective import Scored, needs_reference, nll_scope, objective
-from preflexor_training.torch_backend.reference import References
+from preflexor_training.torch_backend.objective import Scored, objective
 from preflexor_training.torch_backend.student import TorchBackend
 from preflexor_training.torch_backend.trainer import Planned, PlannedSteps, Report, checkpoints
 

@@ -5,24 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from preflexor_training.recipe_parts import REFERENCE_FREE, TRL_ONLY, Phase
+from preflexor_training.recipe_parts import TRL_ONLY, Phase
 from preflexor_training.torch_backend import losses
-from preflexor_training.torch_backend.collate import NllScope, Tensors
+from preflexor_training.torch_backend.collate import Tensors
 from preflexor_training.torch_backend.forward import Tables
 from preflexor_training.torch_backend.losses import Side
-
-SHOWN = (
-    "loss",
-    "nll",
-    "margin",
-    "accuracy",
-    "reward_chosen",
-    "reward_rejected",
-    "logp_chosen",
-    "logp_rejected",
-    "margin_most",
-)
-"""Names of the numbers in `Scored.shown`; all but the last are means over the pairs, that is the largest |margin|."""
 
 
 class Scored(NamedTuple):
@@ -31,16 +18,6 @@ class Scored(NamedTuple):
     loss: Tensor  # ()
     margins: Tensor  # (B,) chosen over rejected reward, nats; no gradient
     shown: Tensor  # (len(SHOWN),) float32; no gradient
-
-
-def nll_scope(phase: Phase) -> NllScope:
-    """What the likelihood term covers; only ORPO has one."""
-    return phase.nll_scope if phase.loss == "orpo" else "none"
-
-
-def needs_reference(phase: Phase) -> bool:
-    """Whether the loss looks at a reference."""
-    return phase.loss not in REFERENCE_FREE
 
 
 def objective(phase: Phase, batch: Tensors, tables: Tables) -> Scored:

@@ -24,14 +24,15 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer
 
 from preflexor_agents.errors import TrainingError
+from preflexor_training import failures
 from preflexor_training.learner import Metrics
+from preflexor_training.needs import SHOWN
 from preflexor_training.scale import sharding
 from preflexor_training.tokenized import Masked, MicroBatch, Step
-from preflexor_training.torch_backend import failures
 from preflexor_training.torch_backend.adapter import save_adapter
 from preflexor_training.torch_backend.collate import Tensors
 from preflexor_training.torch_backend.model import check_whole, quiet
-from preflexor_training.torch_backend.objective import SHOWN, Scored
+from preflexor_training.torch_backend.objective import Scored
 
 KEPT = 2
 """Checkpoints that are kept: the last, and one before it should the last turn out to be damaged."""

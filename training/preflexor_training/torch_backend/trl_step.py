@@ -104,6 +104,6 @@ def dpo_inputs(batch: Tensors) -> Tensors:
 
 
 def shown_of(loss: Tensor, metrics: dict[str, float], *, nll: float) -> Tensor:
-    """In the order of `objective.SHOWN`."""
+    """In the order of `needs.SHOWN`."""
     numbers = [metrics[name] for name in _NAMES]
     return torch.tensor([float(loss.detach()), nll, *numbers, abs(metrics["rewards/margins"])], device=loss.device)
