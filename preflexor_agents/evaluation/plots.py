@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from preflexor_agents.drawing import drawing
 from preflexor_agents.errors import InputError
 from preflexor_agents.evaluation.table import Row
 
@@ -13,15 +14,9 @@ def draw(folder: Path, rows: Sequence[Row]) -> tuple[Path, ...]:
     Raises:
         InputError: matplotlib is missing, or the folder cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; install it with: pip install matplotlib") from None
     columns = list(dict.fromkeys(name for row in rows for name in row.accuracy))
     made = []
-    # Without a fixed salt the names inside an SVG differ from one drawing to the next.
-    with matplotlib.rc_context({"svg.hashsalt": "preflexor", "svg.fonttype": "none", "font.size": 9}):
+    with drawing() as Figure:
         accuracy = Figure(figsize=(max(6.4, 1.5 * len(columns)), 3.6), layout="constrained")
         axes = accuracy.subplots()
         width = 0.8 / max(1, len(rows))

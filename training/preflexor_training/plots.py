@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preflexor_agents.errors import InputError, TrainingError
+from preflexor_agents.drawing import drawing
+from preflexor_agents.errors import TrainingError
 from preflexor_agents.run_folder import RunFolder
 
 FOLDER = "plots"
@@ -39,11 +40,6 @@ def draw(folder: Path) -> tuple[Path, ...]:
         InputError: matplotlib is missing, or the folder holds no run.
         TrainingError: the files cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; install it with: pip install matplotlib") from None
     run = RunFolder(folder)
     run.refresh()
     while run.more:
@@ -51,8 +47,7 @@ def draw(folder: Path) -> tuple[Path, ...]:
     edges = _edges(run)
     made = []
     out = folder / FOLDER
-    # Without a fixed salt the names inside an SVG differ from one drawing to the next.
-    with matplotlib.rc_context({"svg.hashsalt": "preflexor", "svg.fonttype": "none", "font.size": 9}):
+    with drawing() as Figure:
         for picture in PICTURES:
             series = {name: points for name in picture.series if (points := run.series(name))}
             if not series:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preflexor_agents.drawing import drawing
 from preflexor_agents.errors import InputError
 from preflexor_agents.prompts import one_line
 from preflexor_training.forge.stats import Stats
@@ -26,20 +27,13 @@ def draw(stats: Stats, folder: Path) -> tuple[Path, ...]:
         InputError: matplotlib is missing, or the folder cannot be made.
         TrainingError: the files cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; install it with: pip install matplotlib") from None
-    pictures = _pictures(stats)
-    try:
-        if pictures:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"{folder} cannot be made: {e.strerror}; name another folder") from None
-    made = []
-    # Without a fixed salt the names inside an SVG differ from one drawing to the next.
-    with matplotlib.rc_context({"svg.hashsalt": "preflexor", "svg.fonttype": "none", "font.size": 9}):
+    pictures, made = _pictures(stats), []
+    with drawing() as Figure:
+        try:
+            if pictures:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"{folder} cannot be made: {e.strerror}; name another folder") from None
         for name, paint in pictures.items():
             figure = Figure(figsize=(6.4, 3.2), layout="constrained")
             paint(figure.add_subplot())
