@@ -9,7 +9,7 @@ RUNTIME := $(VENV)/.setup
 DEV := $(VENV)/.setup-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench docs clean
+.PHONY: help setup setup-dev demo test check format bench nano docs clean
 
 help:
 	@echo 'make setup      .venv with what preflexor needs to run (no torch); compiles llama.cpp the first time'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check      format, lint, types and layers'
 	@echo 'make format     rewrite the sources in the agreed format'
 	@echo 'make bench      the benchmarks'
+	@echo 'make nano       the bundled model from seed to GGUF in runs/nano; about two and a half hours on one core'
 	@echo 'make docs       the documentation as a site in build/site'
 	@echo 'make clean      remove .venv; compiled wheels stay in the cache'
 	@echo 'PYTHON=python3.12 make setup picks another interpreter.'
@@ -64,6 +65,10 @@ format: setup-dev
 
 bench: setup-dev
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+# NANO="--base nano --rows 100" make nano: more options for it.
+nano: setup-dev
+	@$(BIN)/python -m preflexor_training.nano make --out runs/nano $(NANO)
 
 docs: setup-dev
 	$(BIN)/mkdocs build

@@ -19,10 +19,12 @@ from preflexor_training.nano.facts import materials, split_note, states
 from preflexor_training.nano.library import library, names
 from preflexor_training.nano.queries import ask
 from preflexor_training.nano.questions import library_questions
-from preflexor_training.nano.worlds import World, held_out_fact, held_out_pair, made_up
+from preflexor_training.nano.worlds import World, held_out_fact, held_out_hop, held_out_pair, made_up
 
 MANY = 900
 UNIT = r"(?:GPa|MPa m\^0\.5|MPa|J/m\^2|MJ/m\^3|g/cm\^3|%|nm|degrees)"
+SHAPES = (*frames.SINGLE, *frames.COMPARISON, *frames.REVERSE, *frames.TWO_HOP, *frames.MULTI_HOP)
+ANSWERED = ("single", "comparison", "two-hop", "multi-hop", "reverse")
 
 
 @cache
@@ -130,12 +132,11 @@ def test_there_are_enough_question_shapes_and_some_are_held_out() -> None:
     single, comparison = Counter(s.held_out for s in frames.SINGLE), Counter(s.held_out for s in frames.COMPARISON)
     assert single[False] >= 60 and single[True] >= 8
     assert comparison[False] >= 24 and comparison[True] >= 4
-    shapes = frames.SINGLE + frames.COMPARISON + frames.REVERSE
-    assert len({s.id for s in shapes}) == len({s.text for s in shapes}) == len(shapes)
+    assert len({s.id for s in SHAPES}) == len({s.text for s in SHAPES}) == len(SHAPES)
 
 
 def test_training_uses_no_held_out_shape_and_the_held_out_split_no_other() -> None:
-    held = {s.id for s in frames.SINGLE + frames.COMPARISON + frames.REVERSE if s.held_out}
+    held = {s.id for s in SHAPES if s.held_out}
     trained = {d.gold["shape"] for e in episodes(MANY) for d in e.dialogues if "shape" in d.gold}
     kept = {d.gold["shape"] for e in episodes(200, split="heldout") for d in e.dialogues if "shape" in d.gold}
     assert not trained & held
@@ -150,6 +151,9 @@ def test_training_compares_no_held_out_pair_and_asks_no_held_out_fact() -> None:
                 continue
             if second:
                 assert not held_out_pair(first, second)
+            elif "key" in d.gold:
+                assert not held_out_hop(first, d.gold["key"], d.gold["attribute"])
+                assert not held_out_fact(first, d.gold["attribute"]) and not held_out_fact(first, d.gold["key"])
             elif first and d.task not in ("copy",):
                 assert not held_out_fact(first, d.gold["attribute"])
 
@@ -178,7 +182,8 @@ def test_dialogues_of_an_episode_share_their_passages() -> None:
 def test_the_last_stage_holds_every_task() -> None:
     seen = {d.task for e in episodes(MANY) for d in e.dialogues}
     roles = {"answer", "reflect", "critique", "revise", "judge", "integrate", "steered"}
-    assert seen == roles | {"copy", "lookup", "reverse lookup", "single", "comparison", "reverse", "unanswerable"}
+    roles |= {"copy", "lookup", "several lookups", "reverse lookup"}
+    assert seen == roles | {*ANSWERED, "unanswerable"}
 
 
 def test_what_is_thought_is_told_in_the_passages() -> None:
@@ -199,7 +204,7 @@ def test_a_cited_passage_states_the_value() -> None:
 
 
 def test_a_comparison_names_the_side_with_the_better_number() -> None:
-    for d in dialogues("comparison"):
+    for d in dialogues("comparison") + dialogues("multi-hop"):
         first, second = d.gold["entity"].split("|")
         a, b = (float(x) for x in d.gold["numbers"].split("|"))
         said = re.search(r"Compare: .* ([<>=]) .*\. (Higher|Lower|Equal)(?:: (.+))?\.$", d.completion, re.MULTILINE)
@@ -207,6 +212,16 @@ def test_a_comparison_names_the_side_with_the_better_number() -> None:
         if said[2] != "Equal":
             best = (first if a > b else second) if said[2] == "Higher" else (first if a < b else second)
             assert said[3] == d.gold["value"] == best
+
+
+def test_a_question_in_two_steps_tells_its_material_by_a_value_that_no_other_has() -> None:
+    for d in dialogues("two-hop"):
+        asked = d.messages[-1].content.split("Question: ", 1)[1].split("\n", 1)[0]
+        key = re.search(r"^Fact: ([^:\n]+): (.+): (.+)\.$", d.completion, re.MULTILINE)
+        assert key and (key[1], key[3]) == (d.gold["key"], d.gold["entity"])
+        assert key[2] in asked and d.gold["entity"] not in asked.replace(key[2], "")
+        assert states(passages(d), key[2]) and states(passages(d), d.gold["value"])
+        assert d.completion.splitlines()[3] == f"Fact: {key[3]}: {d.gold['attribute']}: {d.gold['value']}."
 
 
 def test_an_unanswerable_question_asks_for_nothing_that_is_told() -> None:
@@ -252,7 +267,7 @@ def test_the_judge_is_right_and_favours_no_side() -> None:
 
 def test_a_fifth_to_a_third_of_drafted_questions_has_no_answer() -> None:
     counts = Counter(d.task for e in episodes(MANY) for d in e.dialogues)
-    drafted = counts["single"] + counts["comparison"] + counts["reverse"] + counts["unanswerable"]
+    drafted = sum(counts[kind] for kind in (*ANSWERED, "unanswerable"))
     assert 0.2 <= counts["unanswerable"] / drafted <= 0.33
 
 
@@ -313,8 +328,8 @@ def test_every_attribute_is_named_in_each_kind_of_question() -> None:
 def test_library_questions_are_fixed_and_held_out_ones_look_new() -> None:
     held = library_questions("heldout")
     assert held == library_questions("heldout")
-    ids = {s.id for s in frames.SINGLE + frames.COMPARISON if s.held_out}
+    ids = {s.id for s in SHAPES if s.held_out}
     assert {q.shape for q in held} <= ids
-    assert all(q.held_out for q in held if q.kind == "comparison")
+    assert all(q.held_out for q in held if q.kind != "single")
     assert len([q for q in held if q.kind == "single"]) >= 400
     assert not {q.text for q in held} & {q.text for q in library_questions("train")}

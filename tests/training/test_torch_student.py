@@ -29,7 +29,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchLearner]:
 
 
 def test_the_student_says_together_what_it_says_alone(opened: TorchLearner) -> None:
-    questions = ("What is a dog?", "Once upon a time there was a little girl who", "Hi")
+    questions = ("What is a dog?", "Hi", "Once upon a time there was a little girl who", "Hi", "Hi")
     together = asyncio.run(ask(opened.student(), *questions, temperature=0.0))
     alone = [asyncio.run(ask(opened.student(), text, temperature=0.0))[0] for text in questions]
     assert [reply.answer for reply in together] == [reply.answer for reply in alone]

@@ -91,26 +91,51 @@ def _nano() -> Path:
 
     source = nano_path()
     name = f"nano-{sha256(source.read_bytes()).hexdigest()[:16]}"
-    folder = Path(platformdirs.user_cache_dir("preflexor", appauthor=False)) / "bases" / name
+    return unpack(source, Path(platformdirs.user_cache_dir("preflexor", appauthor=False)) / "bases" / name)
+
+
+def unpack(gguf: Path, folder: Path) -> Path:
+    """A GGUF file of nano, or of a model trained like it, as a folder that Transformers reads, with the same weights.
+
+    Args:
+        gguf: with nano's architecture and tokenizer.
+        folder: where to; one that is there already is left as it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: the file is no such model, or gguf is not installed.
+        TrainingError: the folder cannot be written.
+    """
     if folder.is_dir():
         return folder
+    if not gguf.is_file():
+        raise ModelError(f"{gguf} does not exist; give a GGUF file of nano")
     try:
         from gguf import GGUFReader
     except ImportError:
-        raise ModelError("base nano has to be unpacked by gguf; install it with: pip install gguf") from None
-    partial = folder.with_name(f"{name}.partial")
+        raise ModelError(f"base {gguf} has to be unpacked by gguf; install it with: pip install gguf") from None
+    partial = folder.with_name(f"{folder.name}.partial")
     try:
+        reader = GGUFReader(gguf)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _unpack(GGUFReader(source), partial)
+        _unpack(reader, partial)
         partial.rename(folder)
+    except (ValueError, KeyError, IndexError, AttributeError) as e:
+        raise ModelError(f"{gguf} cannot be unpacked: {_short(e)}; give a GGUF file of nano in 16 or 32 bits") from None
     except OSError as e:
         if folder.is_dir():
             return folder
-        raise TrainingError(f"{folder} cannot be written: {e.strerror}; make room") from None
+        raise TrainingError(f"{folder} cannot be written: {e.strerror or e}; make room") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__
 
 
 def _unpack(reader: Any, out: Path) -> None:
@@ -142,6 +167,8 @@ def _unpack(reader: Any, out: Path) -> None:
     }
     tensors = {}
     for tensor in reader.tensors:
+        if tensor.tensor_type.name not in ("F16", "F32"):
+            raise ValueError(f"{tensor.name} is {tensor.tensor_type.name}")
         values = np.asarray(tensor.data, dtype=np.float32)
         tensors[_name(tensor.name)] = _unpaired(values, heads) if _is_rotated(tensor.name) else values
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})

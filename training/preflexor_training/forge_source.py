@@ -4,15 +4,14 @@ The teacher's part of the next round is made while this one is trained on. It ne
 are the teacher's; the student's answers follow when its training is done, so that no row is an older student's.
 """
 
-import json
-import random
+import math
 from collections import Counter
 from pathlib import Path
 
 from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.errors import InputError
-from preflexor_training.forge.opening import Order
+from preflexor_training.forge.opening import Open, Order
 from preflexor_training.forge.prefetch import Prefetch
 from preflexor_training.forge.records import Row
 from preflexor_training.forge.settings import ForgeSettings
@@ -26,6 +25,8 @@ from preflexor_training.sources import Student, split
 STUDENT = "student"
 """SPEC of the model in training; its weights are told by their hash, not by where they lie."""
 NANO = "nano"
+NANO_QUESTIONS, NANO_MIX = 800, {"single": 30, "numeric": 30, "comparison": 40}
+"""What nano answers well enough to teach."""
 _PHASE_STRIDE = 7919
 """Between the seeds of phases, so that they draw other contexts."""
 
@@ -33,17 +34,19 @@ _PHASE_STRIDE = 7919
 class ForgeSource:
     """A `sources.Source`."""
 
-    def __init__(self, recipe: Recipe, folder: Path, watch: Watch) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, watch: Watch, *, open_model: Open = open_backend) -> None:
         """Begin nothing yet.
 
         Args:
             recipe: of the run; it has a table for forge.
             folder: of the run; each round's forge run is kept below `forge/` in it.
             watch: is told how the making goes.
+            open_model: opens the recipe's models by SPEC, except for the one in training.
         """
         assert recipe.forge is not None
         self._recipe, self._settings = recipe, recipe.forge
         self._folder, self._watch = folder / FORGE, watch
+        self._open_model = open_model
         self._ahead: Prefetch | None = None
 
     def refresh(self, place: int, round_: int, *, student: Student) -> Refresh:
@@ -59,7 +62,7 @@ class ForgeSource:
         rows: list[Row] = []
 
         async def open_model(spec: str) -> Backend:
-            return student.open() if spec == STUDENT else await open_backend(spec)
+            return student.open() if spec == STUDENT else await self._open_model(spec)
 
         with Prefetch.of_rows(order, open_model=open_model) as made:
             for row in made.rows():
@@ -94,7 +97,7 @@ class ForgeSource:
     def prefetch(self, place: int, round_: int) -> None:
         """Begin to make the teacher's part of a round. What ends it early is met again when the rows are made."""
         self.close()
-        self._ahead = Prefetch.of_good_sides(self._order(place, round_), open_model=open_backend)
+        self._ahead = Prefetch.of_good_sides(self._order(place, round_), open_model=self._open_model)
 
     def close(self) -> None:
         """End what is being made ahead; its replies are kept. Idempotent."""
@@ -104,11 +107,12 @@ class ForgeSource:
 
     def _order(self, place: int, round_: int, *, adapter: str = "") -> Order:
         phase, data = self._recipe.phases[place], self._recipe.data
+        rows = phase.rows_per_round or self._settings.rows
         settings = {
             **self._settings.model_dump(),
-            "rows": phase.rows_per_round or self._settings.rows,
+            "rows": rows,
             "phase": 1 if phase.loss == "orpo" else 2,
-            "round": round_,
+            "round": self._rounds_before(place, rows=rows) + round_,
             "seed": (self._recipe.seed + place * _PHASE_STRIDE) % 2**31,
             "max_length_tok": data.max_length_tok,
         }
@@ -124,16 +128,16 @@ class ForgeSource:
             adapter_sha256=adapter,
         )
 
+    def _rounds_before(self, place: int, *, rows: int) -> int:
+        """Refreshes of so many rows that the phases before come to, so that given questions go on where they ended."""
+        before = self._recipe.phases[:place]
+        return math.ceil(sum(p.rounds * (p.rows_per_round or self._settings.rows) for p in before) / rows)
+
     def _library_questions(self) -> Path:
         """A file of questions about the bundled library, for nano, which can answer such but cannot think of any."""
-        from preflexor_training.nano.questions import library_questions
+        from preflexor_training.nano.taught import draw_questions, write_questions
 
         file = self._folder / "questions.jsonl"
         if not file.exists():
-            lines = [json.dumps({"question": q.text, "answer": q.value}) + "\n" for q in library_questions("train")]
-            random.Random(0).shuffle(lines)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            partial.write_text("".join(lines), encoding="utf-8")
-            partial.replace(file)
+            write_questions(file, draw_questions(NANO_QUESTIONS, seed=self._recipe.seed, mix=NANO_MIX))
         return file

@@ -1,10 +1,11 @@
 """Where a round's rows come from: a slice of a file, or forge with the model in training as the student."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.errors import InputError
 from preflexor_training.batches import is_held_out
@@ -49,7 +50,8 @@ class FileSource:
         """Read the file.
 
         Raises:
-            InputError: it cannot be read, or more of its rows than `damaged_share` are no pairs.
+            InputError: it cannot be read, or more of its rows than `damaged_share` are no pairs, or cannot be used by a
+            phase that comes after hours of another.
         """
         self._recipe = recipe
         self._path = Path(recipe.data.pairs).expanduser()
@@ -61,6 +63,7 @@ class FileSource:
         if not self._train:
             raise InputError(f"all {len(pairs)} rows of {self._path} are held out; lower data.held_out_share")
         self._train = tuple(sorted(self._train, key=lambda pair: _drawn(recipe.seed, pair.id)))
+        _check_later(recipe, self._train, path=self._path)
         notes = tuple(f"{self._path.name} {problem}" for problem in problems[:_MOST_NOTES])
         if len(problems) > _MOST_NOTES:
             notes += (f"and {len(problems) - _MOST_NOTES} more",)
@@ -87,13 +90,16 @@ class FileSource:
         """Nothing is held."""
 
 
-def open_source(recipe: Recipe, folder: Path, watch: Watch) -> Source:
+def open_source(
+    recipe: Recipe, folder: Path, watch: Watch, *, open_model: Callable[[str], Awaitable[Backend]] = open_backend
+) -> Source:
     """The source that a recipe names.
 
     Args:
         recipe: of the run.
         folder: of the run.
         watch: is told how the making of rows goes.
+        open_model: opens the models that the recipe names, so that a caller may have some of its own.
 
     Raises:
         PreflexorError: the file, or a model, cannot be used.
@@ -102,7 +108,7 @@ def open_source(recipe: Recipe, folder: Path, watch: Watch) -> Source:
         return FileSource(recipe)
     from preflexor_training.forge_source import ForgeSource
 
-    return ForgeSource(recipe, folder, watch)
+    return ForgeSource(recipe, folder, watch, open_model=open_model)
 
 
 def split(pairs: Iterable[Pair], share: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
@@ -137,6 +143,19 @@ def _check(path: Path, problems: list[Problem], *, total: int, share: float) -> 
             f"{len(problems)} of {total} rows of {path} are no pairs, more than data.damaged_share {share:g}; "
             f"the first is {problems[0]}"
         )
+
+
+def _check_later(recipe: Recipe, pairs: Sequence[Pair], *, path: Path) -> None:
+    """Say before the first phase begins that a later one will find no thinking before which its mask leaves all out."""
+    for phase in recipe.phases[1:]:
+        used = pairs[: (phase.rows_per_round or len(pairs)) * phase.rounds]
+        without = sum(pair.chosen.thinking is None or pair.rejected.thinking is None for pair in used)
+        if recipe.mask(phase).kind == "answer_only" and without > recipe.data.damaged_share * len(used):
+            raise InputError(
+                f"{without} of {len(used)} rows of {path} do not think on both sides, which phase {phase.name} needs, "
+                f"more than data.damaged_share {recipe.data.damaged_share:g}; "
+                "make rows that do: preflexor forge run --rejected student_thinking"
+            )
 
 
 def _drawn(seed: int, row_id: str) -> bytes:

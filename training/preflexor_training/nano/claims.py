@@ -121,6 +121,39 @@ def reverse(fact: Fact, world: World) -> Claim:
     return Claim(find, (f"Fact: {key}: {fact.entity}.",), answer, fact.entity)
 
 
+def two_hop(key: Fact, wanted: Fact, world: World) -> Claim:
+    """The material by one value, then another value of it."""
+    sentence = BY_NAME[wanted.attribute].answer.format(a=wanted.attribute, e=wanted.entity, v=wanted.value)
+    lines = (f"Fact: {key.attribute}: {key.value}: {key.entity}.", fact_line(wanted))
+    return Claim(_sought(key, wanted), lines, f"{sentence}{cite(world, key, wanted)}.", wanted.value)
+
+
+def half_two_hop(key: Fact, wanted: Fact) -> Claim:
+    """The passages tell the material, and not what is asked of it."""
+    lines = (f"Fact: {key.attribute}: {key.value}: {key.entity}.", fact_line(replace(wanted, value=NONE)))
+    return Claim(_sought(key, wanted), lines, NOT_IN_PASSAGES, NONE)
+
+
+def no_two_hop(key: Fact, wanted: Fact) -> Claim:
+    """The passages do not tell the material."""
+    return nothing(_sought(key, wanted))
+
+
+def _sought(key: Fact, wanted: Fact) -> str:
+    return f"{wanted.attribute} of material with {key.attribute} {key.value}"
+
+
+def told_by(key: Fact, claim: Claim) -> Claim:
+    """A comparison whose first material is told by another value of it: that is found first."""
+    return replace(told_by_none(key, claim), lines=(f"Fact: {key.attribute}: {key.value}: {key.entity}.", *claim.lines))
+
+
+def told_by_none(key: Fact, claim: Claim) -> Claim:
+    """Likewise, where the passages do not tell the first material."""
+    named = f"material with {key.attribute} {key.value}"
+    return replace(claim, find=claim.find.replace(f" of {key.entity} and ", f" of {named} and ", 1))
+
+
 def wrong_fact(rng: random.Random, fact: Fact, world: World) -> Fact:
     """The same material and attribute with a wrong value, most often one that stands near by."""
     attribute = BY_NAME[fact.attribute]
@@ -193,6 +226,17 @@ def _wrong_number(rng: random.Random, fact: Fact) -> Fact:
     while value == fact.value:
         value = made_up_value(rng, BY_NAME[fact.attribute])
     return replace(fact, value=value)
+
+
+def wrong_two_hop(rng: random.Random, key: Fact, wanted: Fact, world: World) -> Claim:
+    """The value of another material, or a wrong one of the right material."""
+    if rng.random() < 0.15:
+        return no_two_hop(key, wanted)
+    others = [f for f in world.facts() if f.attribute == wanted.attribute and f.value != wanted.value]
+    if others and rng.random() < 0.5:
+        other = rng.choice(others)
+        return two_hop(replace(key, entity=other.entity), other, world)
+    return two_hop(key, wrong_fact(rng, wanted, world), world)
 
 
 def wrong_nothing(rng: random.Random, missing: Fact, world: World) -> Claim:

@@ -45,11 +45,22 @@ class Episode:
 
 
 MIX: tuple[dict[str, float], ...] = (
-    {"copy": 20, "lookup": 30, "reverse lookup": 5, "draft": 40, "answer": 5},
-    {"copy": 10, "lookup": 14, "reverse lookup": 8, "draft": 42, "answer": 6, "critique": 12, "judge": 4, "revise": 4},
+    {"copy": 20, "lookup": 22, "several lookups": 10, "reverse lookup": 5, "draft": 38, "answer": 5},
+    {
+        "copy": 8,
+        "lookup": 8,
+        "several lookups": 10,
+        "reverse lookup": 8,
+        "draft": 42,
+        "answer": 6,
+        "critique": 11,
+        "judge": 4,
+        "revise": 3,
+    },
     {
         "copy": 1,
-        "lookup": 2,
+        "lookup": 1,
+        "several lookups": 3,
         "reverse lookup": 1,
         "draft": 52,
         "steered": 1,
@@ -62,6 +73,8 @@ MIX: tuple[dict[str, float], ...] = (
     },
 )
 """Shares of the tasks per stage."""
+DRILLS = ("copy", "lookup", "several lookups", "reverse lookup")
+"""Tasks that train a bare skill; nobody asks such questions."""
 LIBRARY_SHARE = (0.15, 0.9, 0.9)
 """Share of episodes about the library's notes per stage; the others are about made-up materials."""
 EMPTY_SHARE = 0.01
@@ -97,7 +110,9 @@ def passages(world: World) -> tuple[Passage, ...]:
 def _dialogue(rng: random.Random, task: str, world: World, *, split: Split, stage: int) -> Dialogue:
     shown = passages(world)
     facts = askable(world, split=split)
-    if task in ("copy", "lookup", "reverse lookup") and facts:
+    if task == "several lookups" and facts:
+        return _several(rng, shown, facts)
+    if task in DRILLS and facts:
         return _drill(rng, task, world, shown, rng.choice(facts))
     if task == "steered" and facts:
         return _steered(rng, world, shown, split=split)
@@ -144,6 +159,26 @@ def _drill(rng: random.Random, task: str, world: World, shown: tuple[Passage, ..
         gold = {"value": span}
     messages = prompts.draft(Grounds(question=question, passages=shown))
     return Dialogue(task=task, messages=messages, completion=said, gold=gold)
+
+
+def _several(rng: random.Random, shown: tuple[Passage, ...], facts: tuple[Fact, ...]) -> Dialogue:
+    """Values of one attribute of several materials, or of several attributes: each key has to be read anew.
+
+    A small model would else copy the value that it wrote last behind the same words.
+    """
+    by_attribute = [[f for f in facts if f.attribute == name] for name in dict.fromkeys(f.attribute for f in facts)]
+    shared = [its for its in by_attribute if len({f.entity for f in its}) > 1]
+    entity = rng.choice(facts).entity
+    of_one = [f for f in facts if f.entity == entity]
+    pool = rng.choice(shared) if shared and rng.random() < 0.8 else of_one
+    wanted = rng.sample(pool, min(len(pool), rng.randint(2, 4)))
+    question = "; ".join(f"{f.entity}: {f.attribute}" for f in wanted) + "?"
+    return Dialogue(
+        task="several lookups",
+        messages=prompts.draft(Grounds(question=question, passages=shown)),
+        completion="\n".join(claims.fact_line(f) for f in wanted),
+        gold={"value": wanted[0].value, "entity": wanted[0].entity, "attribute": wanted[0].attribute},
+    )
 
 
 def _steered(rng: random.Random, world: World, shown: tuple[Passage, ...], *, split: Split) -> Dialogue:

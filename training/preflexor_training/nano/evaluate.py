@@ -24,9 +24,10 @@ from preflexor_agents.evaluation.statistics import wilson
 from preflexor_agents.events import Passage
 from preflexor_agents.prompts import Grounds, Message
 from preflexor_agents.store import Store
-from preflexor_training.nano.dialogues import Dialogue, episode
+from preflexor_training.nano.dialogues import DRILLS, Dialogue, episode
 from preflexor_training.nano.questions import Question, library_questions
 from preflexor_training.nano.scoring import Reply
+from preflexor_training.nano.suite import column_of
 from preflexor_training.nano.tokenizer import END, chat_text
 
 CONTEXT_TOK, REPLY_TOK = 2048, 200
@@ -96,7 +97,7 @@ def score_dialogues(speaker: Voice, *, count: int, seed: int = 99) -> dict[str, 
     for _ in range(count * 8):
         for dialogue in episode(rng, split="heldout", stage=2).dialogues:
             score = scores.setdefault(dialogue.task, Score())
-            if score.of.get("right", 0) >= count or dialogue.task in ("copy", "lookup", "reverse lookup"):
+            if score.of.get("right", 0) >= count or dialogue.task in DRILLS:
                 continue
             _score_dialogue(speaker, dialogue, score)
             full += score.of["right"] == count
@@ -111,7 +112,7 @@ def _score_dialogue(speaker: Voice, dialogue: Dialogue, score: Score) -> None:
     exact = reply.ended and reply.text == dialogue.completion
     right = exact or _as_good(dialogue, reply, expected)
     score.count(exact=exact, right=right)
-    if dialogue.task in ("single", "comparison", "unanswerable", "reverse", "steered"):
+    if dialogue.task in ("single", "comparison", "two-hop", "unanswerable", "reverse", "steered"):
         score.count(well_formed=reply.well_formed)
     if verdict := dialogue.gold.get("verdict"):
         score.count(**{f"verdict_{verdict}": _last_word(reply.text) == verdict})
@@ -126,7 +127,7 @@ def _as_good(dialogue: Dialogue, reply: Reply, expected: Reply) -> bool:
     kind = dialogue.gold.get("kind", dialogue.task)
     if dialogue.task == "revise":
         return False
-    if kind in ("single", "steered", "reverse") and dialogue.gold.get("value"):
+    if kind in ("single", "steered", "reverse", "two-hop") and dialogue.gold.get("value"):
         return states(reply.answer, dialogue.gold["value"])
     return _uncited(reply.answer) == _uncited(expected.answer)
 
@@ -184,13 +185,17 @@ def _answers(question: Question, reply: Reply) -> bool:
     return names_first(reply.answer, question.value, loser)
 
 
+def _drawn(questions: Sequence[Question], column: str, count: int) -> list[Question]:
+    mine = [q for q in questions if column_of(q) == column]
+    random.Random(5).shuffle(mine)
+    return mine[:count]
+
+
 def evaluate(gguf: Path, *, out: Path, limit: int = 0) -> dict[str, Any]:
     """Measure the file and write what was found as JSON; `limit` shortens every part, 0 does not."""
     questions = library_questions("heldout")
-    singles = [q for q in questions if q.kind == "single"]
-    comparisons = [q for q in questions if q.kind == "comparison"]
-    random.Random(5).shuffle(comparisons)
-    singles, comparisons = singles[: limit or None], comparisons[: limit or 400]
+    singles = [q for q in questions if q.kind == "single"][: limit or None]
+    others = [q for column in ("comparison", "two-hop") for q in _drawn(questions, column, limit or 400)]
     speaker = Speaker(gguf)
     try:
         with tempfile.TemporaryDirectory() as work, Store.open(Path(work) / "library.db", embedder="hash") as store:
@@ -198,7 +203,7 @@ def evaluate(gguf: Path, *, out: Path, limit: int = 0) -> dict[str, Any]:
                 store.ingest([notes])
             shown = ReflectConfig().passages
             with_passages = score_library(
-                speaker, [*singles, *comparisons], retrieve=lambda text: store.search(text, k=shown)
+                speaker, [*singles, *others], retrieve=lambda text: store.search(text, k=shown)
             )
         without = score_library(speaker, singles, retrieve=lambda _: ())
         dialogues = score_dialogues(speaker, count=limit or 200)

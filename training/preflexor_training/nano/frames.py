@@ -1,4 +1,4 @@
-"""How people ask: shapes of questions about one fact, two materials, or the material that has a value.
+"""How people ask: of one fact, of two materials, of the material that has a value, and what else is known of that one.
 
 Some shapes are held out: training never sees them, so that they measure whether a question is understood.
 """
@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from preflexor_training.nano.attributes import Attribute
+from preflexor_training.nano.attributes import Attribute, article
 
 Split = Literal["train", "heldout"]
 
@@ -187,6 +187,50 @@ REVERSE = _shapes(
     ("The {a} is {v}. Which material do I mean?",),
 )
 
+TWO_HOP = _shapes(
+    "two-hop",
+    (
+        "What is the {a} of the material whose {b} is {v}?",
+        "What is the {a} of the material with {an_b} of {v}?",
+        "A material has {an_b} of {v}. What is its {a}?",
+        "The {b} of a material is {v}. What is its {a}?",
+        "Find the material whose {b} is {v}. What is its {a}?",
+        "Take the material whose {b} is {v}. What is its {a}?",
+        "Tell me the {a} of the material whose {b} is {v}.",
+        "Which {a} does the material have whose {b} is {v}?",
+        "For the material with {an_b} of {v}, what is the {a}?",
+        "If the {b} is {v}, what is the {a} of that material?",
+        "{A} of the material whose {b} is {v}?",
+        "According to the passages, what is the {a} of the material whose {b} is {v}?",
+        "I know that the {b} is {v}. What is the {a} of that material?",
+    ),
+    (
+        "Some material has the {b} {v}; give me its {a}.",
+        "What {a} goes with the material that has {an_b} of {v}?",
+        "One material in the notes has {an_b} of {v}. I need its {a}.",
+    ),
+)
+"""Asks for {a} of whatever has {v} as its {b}; {an_b} has its article."""
+
+MULTI_HOP = _shapes(
+    "multi-hop",
+    (
+        "Which has the {more} {a}: the material whose {b} is {v}, or {e}?",
+        "Which has the {more} {a}, the material with {an_b} of {v} or {e}?",
+        "What has the {more} {a}: {e} or the material whose {b} is {v}?",
+        "Compare {e} with the material whose {b} is {v}: which has the {more} {a}?",
+        "Of {e} and the material with {an_b} of {v}, which has the {more} {a}?",
+        "A material has {an_b} of {v}. Has that one or {e} the {more} {a}?",
+        "Is the {a} of {e} {more} than that of the material whose {b} is {v}?",
+        "Tell me which has the {more} {a}: {e}, or the material whose {b} is {v}.",
+    ),
+    (
+        "Put {e} beside the material whose {b} is {v}: whose {a} is {more}?",
+        "There is a material with {an_b} of {v}. Does it or {e} show the {more} {a}?",
+    ),
+)
+"""Compares {a} of {e} with that of whatever has {v} as its {b}."""
+
 SINGLE = NOUN + DIRECT
 COMPARISON = COMPARE_NOUN + COMPARE_DIRECT
 HIGHER = ("higher", "greater", "larger")
@@ -207,6 +251,8 @@ _POOLS = {
         ("compare-noun", COMPARE_NOUN),
         ("compare-direct", COMPARE_DIRECT),
         ("reverse", REVERSE),
+        ("two-hop", TWO_HOP),
+        ("multi-hop", MULTI_HOP),
     )
 }
 
@@ -265,3 +311,22 @@ def ask_reverse(rng: random.Random, attribute: Attribute, value: str, *, split: 
     if noun[0] in "aeiou":
         text = text.replace(f"a {noun}", f"an {noun}").replace(f"A {noun}", f"An {noun}")
     return Asked(text, shape)
+
+
+def ask_two_hop(rng: random.Random, wanted: Attribute, key: Attribute, value: str, *, split: Split) -> Asked:
+    """A question for one attribute of a material that is told by the value of another."""
+    shape = rng.choice(_POOLS[split, "two-hop"])
+    noun, known = rng.choice(wanted.nouns), rng.choice(key.nouns)
+    return Asked(shape.text.format(a=noun, A=capital(noun), b=known, an_b=article(known), v=value), shape)
+
+
+def ask_multi_hop(
+    rng: random.Random, attribute: Attribute, key: Attribute, value: str, other: str, *, higher: bool, split: Split
+) -> Asked:
+    """A question which of two materials has more of an attribute; one of them is told by the value of another."""
+    shape = rng.choice(_POOLS[split, "multi-hop"])
+    known, more = rng.choice(key.nouns), rng.choice(HIGHER if higher else LOWER)
+    noun = rng.choice(attribute.nouns)
+    return Asked(
+        shape.text.format(a=noun, more=more, b=known, an_b=article(known), v=value, e=_spoken(rng, other)), shape
+    )

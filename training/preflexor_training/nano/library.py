@@ -172,7 +172,11 @@ def _renamed(rng: random.Random, world: World, *, split: Split) -> World:
             return capital(new) if match.group(0)[0].isupper() else new
 
         sections = [
-            Section(capital(new), pattern.sub(put, s.text), tuple(replace(f, entity=new) for f in s.facts))
+            Section(
+                capital(new),
+                pattern.sub(put, s.text),
+                tuple(replace(f, entity=new, value=pattern.sub(put, f.value)) for f in s.facts),
+            )
             if s.title == title
             else s
             for s in sections

@@ -1,6 +1,7 @@
 """Questions about a world: what is asked, the right answer, and wrong ones for critics, judges and revisers."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from preflexor_training.nano.worlds import (
     Fact,
     World,
     held_out_fact,
+    held_out_hop,
     held_out_pair,
     made_up_name,
     made_up_value,
@@ -33,8 +35,8 @@ class Query:
 
 KINDS: tuple[dict[str, float], ...] = (
     {"single": 95, "unanswerable": 5},
-    {"single": 72, "comparison": 12, "unanswerable": 13, "reverse": 3},
-    {"single": 67, "comparison": 9, "unanswerable": 21, "reverse": 3},
+    {"single": 58, "comparison": 20, "two-hop": 6, "unanswerable": 13, "reverse": 3},
+    {"single": 46, "comparison": 17, "two-hop": 9, "multi-hop": 4, "unanswerable": 21, "reverse": 3},
 )
 """Shares of the kinds of question per stage."""
 
@@ -48,10 +50,14 @@ def ask(rng: random.Random, world: World, *, split: Split, stage: int) -> Query:
     """A question of a kind that the stage has; without passages nothing can be answered."""
     kind = rng.choices(list(KINDS[stage]), list(KINDS[stage].values()))[0]
     facts = world.facts()
-    if kind == "comparison":
-        comparison = _pick_comparison(rng, facts, split=split)
-        if comparison is not None:
-            return _comparison_query(rng, comparison, world, split=split)
+    if kind in ("comparison", "multi-hop"):
+        compared = _compared_query(rng, world, by_key=kind == "multi-hop", split=split)
+        if compared is not None:
+            return compared
+    if kind == "two-hop":
+        hop = _pick_two_hop(rng, world, split=split)
+        if hop is not None:
+            return _two_hop_query(rng, *hop, world, split=split)
     open_facts = askable(world, split=split)
     if kind == "unanswerable" or not open_facts:
         return _unanswerable_query(rng, world, split=split)
@@ -110,6 +116,17 @@ def _pick_comparison(rng: random.Random, facts: tuple[Fact, ...], *, split: Spli
     return Comparison(first, second, rng.random() < 0.6)
 
 
+def _compared_query(rng: random.Random, world: World, *, by_key: bool, split: Split) -> Query | None:
+    """A comparison, if there is something to compare; `by_key` has its first material told by a value, if one does."""
+    comparison = _pick_comparison(rng, world.facts(), split=split)
+    if comparison is None:
+        return None
+    key = _pick_key(rng, comparison, world, split=split) if by_key else None
+    if key is None:
+        return _comparison_query(rng, comparison, world, split=split)
+    return _multi_hop_query(rng, key, comparison, world, split=split)
+
+
 def _comparison_query(rng: random.Random, comparison: Comparison, world: World, *, split: Split) -> Query:
     attribute = BY_NAME[comparison.first.attribute]
     first, second = comparison.first.entity, comparison.second.entity
@@ -125,6 +142,70 @@ def _comparison_query(rng: random.Random, comparison: Comparison, world: World, 
     }
     right = claims.compare(comparison, world)
     return Query("comparison", asked.text, right, lambda: claims.wrong_comparison(rng, comparison, world), gold)
+
+
+def _keys(world: World, *, split: Split) -> list[Fact]:
+    """The facts whose value no other material has, so that it tells which one is meant."""
+    told = Counter((f.attribute, f.value) for f in world.facts())
+    return [f for f in askable(world, split=split) if told[f.attribute, f.value] == 1]
+
+
+def _pick_two_hop(rng: random.Random, world: World, *, split: Split) -> tuple[Fact, Fact] | None:
+    """What tells a material, and what is asked of it."""
+    pairs = [
+        (key, wanted)
+        for key in _keys(world, split=split)
+        for wanted in askable(world, split=split)
+        if key.entity == wanted.entity
+        and key.attribute != wanted.attribute
+        and (split == "heldout" or not held_out_hop(key.entity, key.attribute, wanted.attribute))
+    ]
+    return rng.choice(pairs) if pairs else None
+
+
+def _two_hop_query(rng: random.Random, key: Fact, wanted: Fact, world: World, *, split: Split) -> Query:
+    asked = frames.ask_two_hop(rng, BY_NAME[wanted.attribute], BY_NAME[key.attribute], key.value, split=split)
+    gold = {
+        "value": wanted.value,
+        "entity": wanted.entity,
+        "attribute": wanted.attribute,
+        "key": key.attribute,
+        "shape": asked.shape.id,
+    }
+    right = claims.two_hop(key, wanted, world)
+    return Query("two-hop", asked.text, right, lambda: claims.wrong_two_hop(rng, key, wanted, world), gold)
+
+
+def _pick_key(rng: random.Random, comparison: Comparison, world: World, *, split: Split) -> Fact | None:
+    """What tells the first material of a comparison."""
+    first, held = comparison.first, split == "heldout"
+    keys = [
+        k
+        for k in _keys(world, split=split)
+        if k.entity == first.entity and k.attribute != first.attribute
+        if held or not held_out_hop(k.entity, k.attribute, first.attribute)
+    ]
+    return rng.choice(keys) if keys else None
+
+
+def _multi_hop_query(rng: random.Random, key: Fact, comparison: Comparison, world: World, *, split: Split) -> Query:
+    plain = _comparison_query(rng, comparison, world, split=split)
+    asked = frames.ask_multi_hop(
+        rng,
+        BY_NAME[comparison.first.attribute],
+        BY_NAME[key.attribute],
+        key.value,
+        comparison.second.entity,
+        higher=comparison.higher,
+        split=split,
+    )
+    return Query(
+        "multi-hop",
+        asked.text,
+        claims.told_by(key, plain.right),
+        lambda: claims.told_by(key, plain.wrong()),
+        {**plain.gold, "key": key.attribute, "shape": asked.shape.id},
+    )
 
 
 def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> Query:
@@ -143,6 +224,8 @@ def _unanswerable_query(rng: random.Random, world: World, *, split: Split) -> Qu
         entity = rng.choice(entities) if entities else _stranger(rng, world, split=split)
         asked = frames.ask_noun(rng, noun, entity, split=split)
         return _nothing_query(rng, asked.text, f"{noun} of {entity}", gold, split=split, world=world)
+    if roll > 0.9 and facts:
+        return _lost_query(rng, stated, world, split=split)
     pairs = [(e, f.attribute) for e in entities for f in facts if (e, f.attribute) not in stated]
     if roll < 0.35 or not entities:
         entity = _stranger(rng, world, split=split)
@@ -203,4 +286,32 @@ def _half_query(rng: random.Random, missing: Fact, known: Fact, world: World, *,
 
     gold = {"value": "none", "entity": f"{first.entity}|{second.entity}", "attribute": attribute.name}
     right = claims.half(comparison, first_known=first_known)
+    return Query("unanswerable", asked.text, right, wrong, {**gold, "shape": asked.shape.id})
+
+
+def _lost_query(rng: random.Random, stated: set[tuple[str, str]], world: World, *, split: Split) -> Query:
+    """A question in two steps of which the passages do not tell one."""
+    facts = world.facts()
+    keys = _keys(world, split=split)
+    gold = {"value": "none"}
+    if keys and rng.random() < 0.5:
+        key = rng.choice(keys)
+        name = rng.choice([a.name for a in ATTRIBUTES if (key.entity, a.name) not in stated])
+        wanted = Fact(key.entity, name, claims.NONE)
+        right = claims.half_two_hop(key, wanted)
+        gold |= {"entity": wanted.entity, "attribute": wanted.attribute}
+    else:
+        wanted = rng.choice(facts)
+        attribute = rng.choice([a for a in ATTRIBUTES if a.name != wanted.attribute])
+        value = made_up_value(rng, attribute)
+        while value.lower() in _told(world):
+            value = made_up_value(rng, attribute)
+        key = Fact(wanted.entity, attribute.name, value)
+        right = claims.no_two_hop(key, wanted)
+
+    def wrong() -> Claim:
+        value = made_up_value(rng, BY_NAME[wanted.attribute]) if wanted.value == claims.NONE else wanted.value
+        return claims.two_hop(key, replace(wanted, value=value), world)
+
+    asked = frames.ask_two_hop(rng, BY_NAME[wanted.attribute], BY_NAME[key.attribute], key.value, split=split)
     return Query("unanswerable", asked.text, right, wrong, {**gold, "shape": asked.shape.id})

@@ -1,50 +1,49 @@
-"""The held-out questions about the shipped library as a suite for `preflexor eval`."""
+"""Questions about the shipped library as `preflexor eval` and forge read them."""
 
 import random
-from collections.abc import Iterator
 
 from preflexor_agents.evaluation.tasks import Task
-from preflexor_training.nano.attributes import ATTRIBUTES, BY_NAME
-from preflexor_training.nano.facts import materials
-from preflexor_training.nano.frames import ask_single
+from preflexor_training.nano.attributes import BY_NAME
+from preflexor_training.nano.frames import Split
 from preflexor_training.nano.questions import Question, library_questions
 
 
-def library_tasks() -> list[Task]:
-    """Every held-out question, of each column in a shuffled order that is always the same.
+def library_tasks(split: Split = "heldout") -> list[Task]:
+    """Every held-out question, or those of training, of each column in a shuffled order that is always the same.
 
-    Columns: `single` (a fact in words), `numeric` (a fact with a unit), `comparison`, `unanswerable` (a fact that the
+    Columns: `single` (a fact in words), `numeric` (a fact with a unit), `comparison`, `two-hop` (a fact of a material
+    that is told by another fact), `multi-hop` (a comparison with such a material), `unanswerable` (a fact that the
     library does not hold).
     """
-    tasks = [_task(number, question) for number, question in enumerate(library_questions("heldout"))]
-    tasks += _unanswerable()
+    prefix = "library" if split == "heldout" else f"library-{split}"
+    tasks = [task_of(question, f"{prefix}-{n}") for n, question in enumerate(library_questions(split))]
     random.Random(5).shuffle(tasks)
     return tasks
 
 
-def _task(number: int, question: Question) -> Task:
-    if question.kind == "comparison":
-        names = (question.material, question.other)
-        return Task(
-            id=f"library-{number}",
-            question=question.text,
-            kind="comparison",
-            answer=question.value,
-            choices=names,
-            states=question.numbers,
-            column="comparison",
-        )
-    column = "numeric" if BY_NAME[question.attribute].numeric else "single"
-    return Task(id=f"library-{number}", question=question.text, kind="exact", answer=question.value, column=column)
+def task_of(question: Question, id_: str) -> Task:
+    """The question as a row of a suite."""
+    match question.kind:
+        case "comparison":
+            return Task(
+                id=id_,
+                question=question.text,
+                kind="comparison",
+                answer=question.value,
+                choices=(question.material, question.other),
+                states=question.numbers,
+                column=column_of(question),
+            )
+        case "unanswerable":
+            return Task(id=id_, question=question.text, kind="unanswerable", column="unanswerable")
+        case _:
+            return Task(id=id_, question=question.text, kind="exact", answer=question.value, column=column_of(question))
 
 
-def _unanswerable() -> Iterator[Task]:
-    """One question for each material, about what its note does not say."""
-    for material in materials():
-        rng = random.Random(f"{material.name}|missing")
-        told = {known.fact.attribute for known in material.known}
-        attribute = rng.choice([a for a in ATTRIBUTES if a.name not in told and a.numeric])
-        asked = ask_single(rng, attribute, material.name, split="heldout")
-        yield Task(
-            id=f"library-missing-{material.name}", question=asked.text, kind="unanswerable", column="unanswerable"
-        )
+def column_of(question: Question) -> str:
+    """What the question is counted as."""
+    if question.kind == "comparison" and question.key is not None:
+        return "multi-hop"
+    if question.kind == "single" and BY_NAME[question.attribute].numeric:
+        return "numeric"
+    return question.kind

@@ -74,6 +74,11 @@ def held_out_pair(first: str, second: str) -> bool:
     return stable_hash("|".join(sorted((first, second)))) % 8 == 0
 
 
+def held_out_hop(entity: str, key: str, wanted: str) -> bool:
+    """Whether training never asks for `wanted` of the material that is told by its `key`: one in eight."""
+    return stable_hash(f"{entity}|{key}|{wanted}") % 8 == 0
+
+
 def made_up_name(rng: random.Random, *, split: Split) -> str:
     """A name that no material has; a tenth of all names is kept for the held-out split."""
     while True:

@@ -76,6 +76,8 @@ class _Line:
 def decode(model: Module, text: ModelText[HfVocabulary], jobs: Sequence[Job], *, context_tok: int) -> None:
     """Write all replies to their ends; each job has its reply as soon as it is whole, or is cancelled.
 
+    Jobs with the same prompt share its forward.
+
     Args:
         model: in evaluation mode; the caller has switched gradients off.
         text: of the model.
@@ -84,9 +86,11 @@ def decode(model: Module, text: ModelText[HfVocabulary], jobs: Sequence[Job], *,
     """
     device = next(model.parameters()).device
     lines = [_Line(job, text, context_tok) for job in jobs]
-    width = max(len(job.prompt.tokens) for job in jobs)
-    ids = _left([job.prompt.tokens for job in jobs], width, device)
-    mask = _left([[1] * len(job.prompt.tokens) for job in jobs], width, device)
+    prompts = list(dict.fromkeys(tuple(job.prompt.tokens) for job in jobs))
+    asks = torch.tensor([prompts.index(tuple(job.prompt.tokens)) for job in jobs], device=device)
+    width = max(map(len, prompts))
+    ids = _left(prompts, width, device)
+    mask = _left([[1] * len(prompt) for prompt in prompts], width, device)
     config: Any = model.config
     cache = DynamicCache(config=config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -100,6 +104,9 @@ def decode(model: Module, text: ModelText[HfVocabulary], jobs: Sequence[Job], *,
             logits_to_keep=1,
         )
         logits = found.logits[:, -1].float()
+        if len(logits) < len(lines):  # the first forward, of each prompt once
+            logits, mask, positions = logits[asks], mask[asks], positions[asks]
+            cache.batch_select_indices(asks)
         drawn = [(n, line.take(logits[n])) for n, line in enumerate(lines)]
         going = [(n, token) for n, token in drawn if token is not None]
         if not going:
