@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -68,6 +68,11 @@ def read_tasks(path: Path) -> list[Task]:
     return tasks
 
 
+def row_of(task: Task) -> dict[str, Any]:
+    """The question as a row that `task_of` reads back as the same; what it does not have is left out."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(task).items() if value}
+
+
 def task_of(row: Mapping[str, Any], *, where: str) -> Task:
     """The question in one row of any known shape. Raises InputError, beginning with `where`."""
     row = {key: _whole(value) for key, value in row.items()}
@@ -81,10 +86,16 @@ def task_of(row: Mapping[str, Any], *, where: str) -> Task:
     choices, answer, kind = row.get("choices"), row.get("answer"), row.get("kind")
     if kind is not None and kind not in get_args(Kind):
         raise InputError(f"{where}: kind is {kind!r}; use {', '.join(get_args(Kind))}")
+    if not isinstance(row.get("states") or [], list | tuple):
+        raise InputError(f"{where}: states is {row['states']!r:.60}; it must be a list of texts")
+    if kind == "comparison":
+        return _task(row, question, kind=kind, answer=_winner(choices, answer, where), choices=_texts(choices, where))
     if choices:
         return _task(
             row, question, kind="choice", answer=_letter(choices, answer, where), choices=_texts(choices, where)
         )
+    if kind == "choice":
+        raise InputError(f"{where}: kind is 'choice' and there are no choices; give a list of texts")
     if isinstance(answer, str) and "####" in answer:  # GSM8K: the working, then the number
         return _task(row, question, kind="numeric", answer=answer.rsplit("####", 1)[1].strip().replace(",", ""))
     said = "" if answer is None else str(answer).strip()
@@ -105,7 +116,7 @@ def _whole(value: Any) -> Any:
 
 
 def _task(row: Mapping[str, Any], question: str, *, kind: Kind, answer: str, choices: tuple[str, ...] = ()) -> Task:
-    texts = row.get("passages") or ()
+    texts, states = row.get("passages") or (), row.get("states") or ()
     column = row.get("column") or row.get("subject") or kind
     return Task(
         id=str(row.get("id") or hashlib.sha256(f"{question}\0{choices}".encode()).hexdigest()[:16]),
@@ -113,6 +124,7 @@ def _task(row: Mapping[str, Any], question: str, *, kind: Kind, answer: str, cho
         kind=kind,
         answer=answer,
         choices=choices,
+        states=tuple(map(str, states)),
         column=str(column),
         passages=tuple(map(str, texts)),
     )
@@ -131,6 +143,14 @@ def _letter(choices: Any, answer: Any, where: str) -> str:
     if len(said) == 1 and said.upper() in LETTERS[: len(texts)]:
         return said.upper()
     raise InputError(f"{where}: answer is {answer!r}; it must be one of the {len(texts)} choices, its letter or number")
+
+
+def _winner(choices: Any, answer: Any, where: str) -> str:
+    """Which of the two names of a comparison comes first."""
+    names, said = _texts(choices, where), str(answer).strip()
+    if len(names) != 2 or len(set(names)) != 2 or said not in names:
+        raise InputError(f"{where}: answer is {answer!r:.60}; of a comparison it must be one of two names in choices")
+    return said
 
 
 def _texts(choices: Any, where: str) -> tuple[str, ...]:

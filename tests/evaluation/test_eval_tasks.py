@@ -48,6 +48,28 @@ def test_pubmedqa_brings_its_abstract() -> None:
     assert (task.id, task.passages, task.answer) == ("7", ("It does.", "Mostly."), "C")
 
 
+def test_a_comparison_keeps_its_two_names_and_what_a_right_answer_states_besides() -> None:
+    row = {
+        "question": "Which?",
+        "kind": "comparison",
+        "choices": ["bone", "nacre"],
+        "answer": "nacre",
+        "states": ["3", 4.5],
+    }
+    task = one(row)
+    assert (task.kind, task.answer, task.choices, task.states) == (
+        "comparison",
+        "nacre",
+        ("bone", "nacre"),
+        ("3", "4.5"),
+    )
+    assert task.prompt() == "Which?"
+
+
+def test_what_cannot_be_answered_needs_no_answer() -> None:
+    assert one({"question": "q", "kind": "unanswerable"}).answer == ""
+
+
 def test_half_a_character_is_replaced() -> None:
     task = one({"question": "q\ud800", "choices": ["a\udfff", "b"], "answer": 0})
     assert (task.question, task.choices) == ("q?", ("a?", "b"))
@@ -67,6 +89,11 @@ def test_equal_questions_have_equal_ids_and_others_do_not() -> None:
         ({"question": "q", "choices": ["a"], "answer": 0}, "2 to 26 texts"),
         ({"question": "q", "choices": ["a", "b"], "answer": 2}, "answer is 2; it must be one of the 2 choices"),
         ({"question": "q", "choices": ["a", "b"], "answer": True}, "answer is True"),
+        ({"question": "q", "kind": "choice", "answer": "A"}, "there are no choices"),
+        ({"question": "q", "kind": "comparison", "answer": "a"}, "2 to 26 texts"),
+        ({"question": "q", "kind": "comparison", "choices": ["a", "b"], "answer": 0}, "one of two names"),
+        ({"question": "q", "kind": "comparison", "choices": ["a", "a"], "answer": "a"}, "one of two names"),
+        ({"question": "q", "answer": "1", "states": "47"}, "states is '47'; it must be a list"),
         ({"QUESTION": "q", "final_decision": "perhaps"}, "no PubMedQA row"),
         ({"quiz": "q", "names": ["a"], "solution": []}, "no puzzle"),
     ],
