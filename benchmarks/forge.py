@@ -5,7 +5,8 @@ python benchmarks/forge.py --cases waiting --rows 20 --runs 1 --variants plain  
 python benchmarks/forge.py --rows 200 --prove        makes 200 rows of each variant by each cast and checks every one
 python benchmarks/forge.py --out docs/benchmarks/forge.md                             puts the results there
 
-The published order is one call after the other, row after row: 10 calls a row, 13 with a graph. `waiting` asks a
+The published order is one call after the other, row after row: 10 calls a row, 13 with a graph, and 3 in the variant
+`direct`, which nobody has published. `waiting` asks a
 scripted server of 8 places whose replies take 50 ms; `engine` asks nano in this process, which evaluates the real
 prompts and draws as many tokens as the script's replies have. All sides make the same rows, which is checked.
 """

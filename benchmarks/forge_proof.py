@@ -167,6 +167,8 @@ def closed(row: Row) -> bool:
     thinking = row.chosen.thinking or ""
     if row.variant == "typed" and any(thinking.count(f"<{s}{b}>") != 1 for b in BLOCKS for s in ("", "/")):
         return False
+    if row.variant == "direct":  # whose teacher reflects or does not
+        return bool(thinking.strip())
     return bool(thinking.strip()) and (row.chosen.reflection is not None) == (row.variant == "reflection")
 
 

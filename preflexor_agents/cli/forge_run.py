@@ -64,8 +64,8 @@ _OF_RUN = ("store", "teacher", "student", "judge", "out", "settings_file", "slot
 @click.option("--rows", type=int, metavar="N", help="Rows to make, dropped ones included. Default: 50.")
 @click.option(
     "--variant",
-    type=click.Choice(["plain", "graph", "reflection", "typed"]),
-    help="What a good answer is made of. Default: plain, thinking by categories.",
+    type=click.Choice(["plain", "graph", "reflection", "typed", "direct"]),
+    help="What a good answer is made of; direct: what the teacher itself thinks and says. Default: plain.",
 )
 @click.option("--phase", type=click.Choice(["1", "2"]), help="Phase that the rows are for. Default: 1.")
 @click.option("--round", type=int, metavar="N", help="Refresh that the rows are for, from 0. Default: 0.")
@@ -96,8 +96,8 @@ _OF_RUN = ("store", "teacher", "student", "judge", "out", "settings_file", "slot
 @click.option("--samples", type=int, metavar="K", help="Attempts to choose the rejected side from. Default: 1.")
 @click.option(
     "--verifier",
-    type=click.Choice(["none", "exact", "numeric", "rule", "judge"]),
-    help="What tells that an attempt is worse. Default: none.",
+    type=click.Choice(["none", "exact", "numeric", "task", "rule", "judge"]),
+    help="What tells that an attempt is worse; task: what tells eval that an answer is right. Default: none.",
 )
 @click.option("--rule", metavar="REGEX", help="Of `--verifier rule`: what a right answer contains.")
 @click.option("--margin", type=float, metavar="X", help="By how much an attempt must be worse, 0 to 1. Default: 0.")

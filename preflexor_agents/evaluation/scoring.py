@@ -9,7 +9,8 @@ from preflexor_agents.reflection.verdicts import same
 from preflexor_agents.store.quantities import Quantity, plain, quantities
 
 TOLERANCE = Decimal("1e-6")
-"""Relative; two spellings of one number, not a measurement's error."""
+"""Relative; two spellings of one number, not a measurement's error, and units are not converted. The verifier `numeric`
+of forge allows 1 % and converts SI prefixes: there a right answer that fails would be trained against."""
 _FINAL = re.compile(r"####|\\boxed\{|(?:final answer|answer|result)\s*(?:is|:|=)", re.IGNORECASE)
 _LETTER = re.compile(r"(?:^|answer(?:\s+is)?\s*:?\s*|choice\s*:?\s*|\()\**\(?([A-Z])\)?(?![\w'])", re.IGNORECASE)
 _FIRST_LETTER = re.compile(r"^\W*([A-Z])(?:[).:*\]]|\s*$)")

@@ -43,13 +43,14 @@ TASKS = {
     "reflect on the thinking": "critique",
     "write the answer that heeds": "revision",
     "judge the question": "check",
+    "think, then answer": "reply",
 }
 
 
 def task_of(request: Request) -> str:
-    """What the last line of a prompt asks for."""
-    task = request.messages[-1].content.rsplit("Task: ", 1)[1]
-    return next(name for beginning, name in TASKS.items() if task.startswith(beginning))
+    """What the last line of a prompt asks for; a question alone is to be replied to."""
+    _, asks, task = request.messages[-1].content.rpartition("Task: ")
+    return next(name for beginning, name in TASKS.items() if task.startswith(beginning)) if asks else "reply"
 
 
 def facts(request: Request) -> list[str]:
@@ -79,6 +80,9 @@ def teach(request: Request) -> Reply:
             return f"The thinking leaves out that {said[-1]} The answer must say so.\nVerdict: revise"
         case "check":
             return json.dumps({"stands_alone": True, "answerable": True, "gives_away": False})
+        case "reply":
+            about = said[-1] if said else "Tablets slide over each other."
+            return f"<|thinking|>What bears on it: {about}<|/thinking|>Because of this, number {request.seed}: {about}"
         case "revision":
             return f"In the end, {said[0]} Moreover, {said[-1]}"
         case _:

@@ -136,6 +136,21 @@ async def test_an_empty_answer_may_be_an_answer_and_a_students_refusal_is_its_ow
     assert len(backend.requests) == 2
 
 
+async def test_to_decline_may_be_an_answer_of_a_teacher(cache: CallCache) -> None:
+    backend = ScriptedBackend(lambda _: "I cannot tell from these passages.")
+    calls = calls_of(backend, cache)
+    asked = Call(step="s", who="teacher", request=request(), may_decline=True)
+    assert (await calls.asker(Asked(), row=0, place=0)(asked)).answer.startswith("I cannot tell")
+    assert not calls.spending.failures
+
+
+async def test_a_line_break_within_a_string_makes_no_json_malformed(cache: CallCache) -> None:
+    backend = ScriptedBackend(lambda _: Completion(answer='{"a": "one\ntwo"}'))
+    calls = calls_of(backend, cache)
+    await calls.asker(Asked(), row=0, place=0)(call(request(schema=SCHEMA)))
+    assert not calls.spending.failures
+
+
 async def test_a_lost_call_is_tried_again_unchanged_and_its_tries_are_kept(cache: CallCache) -> None:
     replies = iter([BackendError("lost"), BackendError("lost"), "Because.", "never"])
     backend = ScriptedBackend(lambda _: next(replies))

@@ -70,7 +70,7 @@ def report(done: Result) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("variant", ["plain", "graph", "reflection", "typed"])
+@pytest.mark.parametrize("variant", ["plain", "graph", "reflection", "typed", "direct"])
 def test_nano_makes_rows_of_given_questions_and_the_same_call_pays_for_nothing(
     home: Path, questions: Path, variant: str
 ) -> None:
@@ -123,6 +123,8 @@ def test_a_spent_budget_is_no_failure_and_the_same_call_goes_on(home: Path, serv
     [
         (["--rows", "0"], "--rows is 0; it should be greater than or equal to 1"),
         (["--margin", "7"], "--margin is 7.0"),
+        (["--margin", "nan"], "--margin is nan; it should be a finite number"),
+        (["--verifier", "task"], "verifier 'task' compares with known answers and there are none"),
         (["--samples", "65"], "--samples is 65"),
         (["--questions", "none.jsonl"], "none.jsonl cannot be read"),
         (["--settings", "none.toml"], "none.toml cannot be read"),

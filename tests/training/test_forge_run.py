@@ -31,7 +31,7 @@ from tests.training.forging import cast, flawed, rows_of, run, speak, timeless, 
 from tests.training.teaching import LIBRARY, library, task_of
 
 ROWS = int(os.environ.get("PREFLEXOR_FORGE_ROWS", "40"))
-VARIANTS = ("plain", "graph", "reflection", "typed")
+VARIANTS = ("plain", "graph", "reflection", "typed", "direct")
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ CALLS: dict[Variant, list[str]] = {
     "graph": [*EVERY, *CATEGORIES, "graph", "pattern", "pattern_context"],
     "reflection": [*EVERY, *CATEGORIES, "draft", "critique"],
     "typed": ["question", "enrichment", "brainstorm", "graph", "patterns", "synthesis", "answer"],
+    "direct": ["question", "reply"],
 }
 TAG = re.compile("|".join(map(re.escape, graphs.TAGS)))
 
@@ -65,7 +66,7 @@ def test_every_variant_makes_its_calls_once_and_comes_to_a_whole_row(store: Stor
     assert row.prompt == (Message("user", f"{row.question} Use <|thinking|>."),)
     assert row.chosen.thinking and row.chosen.answer and not TAG.search(row.chosen.answer)
     assert (row.chosen.reflection is not None) == (variant == "reflection")
-    assert [name for name, _ in row.categories]
+    assert bool(row.categories) == (variant != "direct")
 
 
 def test_a_plain_row_takes_four_calls_one_after_the_other_and_a_graph_row_five():
@@ -365,10 +366,10 @@ def test_tags_that_teachers_spell_never_read_as_tags(store: Store):
     evil = (
         "It slides.<|/thinking|> </think> <|reflect|> </brainstorm> It stops cracks <|thinking|>well, and so it holds."
     )
-    said = Completion(answer=evil)
+    said = Completion(thinking=evil, answer=evil)
     for variant in VARIANTS:
         but = dict.fromkeys(
-            ("category", "background", "brainstorm", "synthesis", "answer", "revision", "critique"), said
+            ("category", "background", "brainstorm", "synthesis", "answer", "revision", "critique", "reply"), said
         )
         if variant == "reflection":
             but["critique"] = replace(said, answer=f"{evil}\nVerdict: revise")
@@ -439,9 +440,8 @@ def test_given_questions_are_asked_as_they_are_and_keep_their_answers(store: Sto
     teacher = Teacher()
     made = make(store, ForgeSettings(questions=file), teacher, number=5)
     assert not made.fell and "question" not in [call.step for call in teacher.calls]
-    assert made.ran.values["question"] == Question(
-        text="Which passage of the text says 70 GPa of nacre?", gold="70 GPa"
-    )
+    question: Question = made.ran.values["question"]
+    assert (question.text, question.gold) == ("Which passage of the text says 70 GPa of nacre?", "70 GPa")
     assert made.row.gold == "70 GPa" and "acre" in made.row.context[0].title
 
 
@@ -474,7 +474,7 @@ def test_rows_of_the_whole_library_come_out_whole(store: Store):
 def test_nano_goes_through_all_steps_of_each_variant(store: Store, tmp_path: Path, variant: Variant):
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps({"question": "How stiff is nacre?", "answer": "70 GPa"}), encoding="utf-8")
-    short = Drawing(temperature=0.0, max_tok=480 if variant in ("graph", "typed") else 48)
+    short = Drawing(temperature=0.0, max_tok=480 if variant in ("graph", "typed", "direct") else 48)
     settings = ForgeSettings(variant=variant, prompt="grounded", passages=1, questions=file, teacher_drawing=short)
 
     async def through() -> tuple[Made, set[str]]:
@@ -494,4 +494,10 @@ def test_nano_goes_through_all_steps_of_each_variant(store: Store, tmp_path: Pat
     left = set(CALLS[variant]) - {"question"} - asked
     assert made.row.question == "How stiff is nacre?" and made.row.context
     assert not left or made.fell, f"{left} were never asked"
-    assert not made.fell or made.fell.split(":")[0] in (*gates.KINDS, "bad_json", "no_graph", "empty_thinking")
+    assert not made.fell or made.fell.split(":")[0] in (
+        *gates.KINDS,
+        "bad_json",
+        "no_graph",
+        "empty_thinking",
+        "unclosed",
+    )

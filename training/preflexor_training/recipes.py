@@ -86,6 +86,14 @@ class Recipe(Strict):
             raise ValueError(f"data.pairs is {self.data.pairs!r} and there is a [forge] table; keep one of them")
         if self.forge is not None and self.tags.thinking == "<think>" and "<|thinking|>" in self.forge.trigger:
             raise ValueError(f'forge.trigger is {self.forge.trigger!r} and tags.thinking "<think>"; name the same tag')
+        silent = self.forge.rejected if self.forge is not None else None
+        if silent in ("student", "teacher_wrong", "teacher_shallow"):
+            masked = [p.name for p in self.phases if self.mask(p).kind == "answer_only"]
+            if masked:
+                raise ValueError(
+                    f"forge.rejected is {silent!r}, whose replies do not think, and the mask of {masked[0]} needs it; "
+                    'use "student_thinking"'
+                )
         foreign = [p.loss for p in self.phases if p.loss in TRL_ONLY]
         if foreign and self.step.engine != "trl":
             raise ValueError(f'loss {foreign[0]!r} is one of TRL\'s own trainers; set step.engine = "trl"')

@@ -1,11 +1,15 @@
-"""The preferred answer: written from the finished thinking, and, in the reflection variant, revised by a reflection."""
+"""The preferred answer: written from the finished thinking, revised by a reflection, or what a teacher says at once."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
+from preflexor_agents.backends.base import Completion
 from preflexor_agents.reflection.verdicts import sound
 from preflexor_training.forge import gates, prompts
-from preflexor_training.forge.asking import Written, call, taken
+from preflexor_training.forge.asking import Written, call, flaw_of, taken
+from preflexor_training.forge.given import Question
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Dropped, Job, Step, Values
 from preflexor_training.forge.thinking import given
@@ -13,9 +17,20 @@ from preflexor_training.pairs import Reply
 
 Run = Callable[[Job, Values], Awaitable[Written]]
 
+TRIES = 3
+"""How often a teacher is asked for a whole reply until it can be read."""
 _VERDICT = re.compile(r"[\s*_#>-]{0,12}\bverdict\W{0,8}(?:sound|revise)\b\W*", re.IGNORECASE)
 _LEAST_REFLECTION = 3
 """Words; fewer say nothing that an answer could heed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A whole reply of a teacher."""
+
+    reply: Reply
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What had to be mended in it, by kind."""
 
 
 def answer(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step, ...]:
@@ -58,7 +73,8 @@ def reflected(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step,
         parts = _before(values, ("thinking", "draft", "critique"))
         task = prompts.REVISE_SHORT if marks else prompts.REVISE
         messages = prompts.turns(given(job, values), *parts, task)
-        reply = await job.ask(call(job, "answer", messages, settings.teacher_drawing))
+        asked = call(job, "answer", messages, settings.teacher_drawing, may_decline=_may_decline(values))
+        reply = await job.ask(asked)
         return _gated(settings, values, taken(reply, keep_marks=marks))
 
     return (
@@ -69,23 +85,85 @@ def reflected(settings: ForgeSettings, *, needs: tuple[str, ...]) -> tuple[Step,
     )
 
 
+def direct(settings: ForgeSettings) -> tuple[Step, ...]:
+    """The teacher's own reply to the turns that are trained on: its thinking, its reflection if any, its answer.
+
+    A reply that lacks thinking or an answer, or whose tags do not fit together, is asked for again, and then refused.
+    """
+
+    async def ask(job: Job, values: Values) -> Said:
+        for attempt in range(TRIES):
+            asked = call(
+                job,
+                "reply",
+                values["prompt"],
+                settings.teacher_drawing,
+                attempt=attempt,
+                may_be_empty=True,
+                may_decline=_may_decline(values),
+            )
+            reply = await job.ask(asked)
+            lacking = _lacking(reply)
+            if lacking is None:
+                return _said(settings, values, reply)
+        assert lacking is not None
+        raise lacking
+
+    async def reply(job: Job, values: Values) -> Reply:
+        said: Said = values["reply"]
+        return said.reply
+
+    return (
+        Step(name="reply", needs=("question", "prompt"), run=ask),
+        Step(name="answer", needs=("reply",), run=reply),
+    )
+
+
+def _lacking(reply: Completion) -> Dropped | None:
+    """Why a reply is no whole one."""
+    flaw = flaw_of(reply)
+    if flaw is not None:
+        return Dropped(flaw.kind, flaw.why)
+    if not reply.thinking.strip():
+        return Dropped("empty_thinking", "the teacher answers without thinking; it must be one that reasons by itself")
+    return None if reply.answer.strip() else Dropped("empty_answer", "there are no words after the thinking")
+
+
+def _said(settings: ForgeSettings, values: Values, reply: Completion) -> Said:
+    """The sections of a whole reply; nothing in them reads as a tag. Raises Dropped: a row may not have this answer."""
+    written = taken(reply, keep_marks=settings.prompt == "grounded")
+    answer = _gated(settings, values, written).text
+    thinking, reflection = (
+        taken(Completion(answer=text), keep_marks=True) for text in (reply.thinking, reply.reflection)
+    )
+    counts = Counter(written.counts) + Counter(thinking.counts) + Counter(reflection.counts)
+    return Said(reply=Reply(thinking=thinking.text, reflection=reflection.text or None, answer=answer), counts=counts)
+
+
 async def _drafted(settings: ForgeSettings, job: Job, values: Values, *, step: str) -> Written:
     """A first answer."""
     marks = settings.prompt == "grounded"
     unthought = prompts.DRAFT if "thinking" in values else prompts.DRAFT_UNTHOUGHT
     parts = _before(values, ("thinking",) if "thinking" in values else ())
     messages = prompts.turns(given(job, values), *parts, prompts.SHORT if marks else unthought)
-    return taken(await job.ask(call(job, step, messages, settings.teacher_drawing)), keep_marks=marks)
+    asked = call(job, step, messages, settings.teacher_drawing, may_decline=_may_decline(values))
+    return taken(await job.ask(asked), keep_marks=marks)
 
 
 def _gated(settings: ForgeSettings, values: Values, written: Written) -> Written:
     """The answer, if it is whole and one that a row may have. Raises Dropped."""
     if written.counts.get("cut_off"):
         raise Dropped("cut_off", f"the answer was cut at {settings.teacher_drawing.max_tok} tokens; allow it more")
-    gates.answered(written.text, names_passages=settings.prompt == "grounded")
+    gates.answered(written.text, names_passages=settings.prompt == "grounded", may_decline=_may_decline(values))
     if settings.questions is None:
         gates.not_leaked(values["question"].text, written.text)
     return written
+
+
+def _may_decline(values: Values) -> bool:
+    """Whether to decline is the right answer to the question of a row."""
+    question: Question = values["question"]
+    return question.is_unanswerable
 
 
 async def _reply(job: Job, values: Values) -> Reply:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from preflexor_agents import markup
 from preflexor_agents.backends.base import Completion, Request
@@ -31,6 +31,13 @@ class Written:
     """What had to be mended in it, by kind."""
 
 
+class Flaw(NamedTuple):
+    """Why a reply cannot be used."""
+
+    kind: Literal["unclosed", "malformed"]
+    why: str
+
+
 def seed_of(*parts: int | str) -> int:
     """A seed of 31 bits, the same on every machine for the same parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
@@ -51,6 +58,7 @@ def call(
     attempt: int = 0,
     json_schema: Mapping[str, Any] | None = None,
     may_be_empty: bool = False,
+    may_decline: bool = False,
 ) -> Call:
     """A call whose seed follows from the row, the step and the attempt, so that no order of calls changes it."""
     request = Request(
@@ -59,7 +67,9 @@ def call(
         seed=seed_of(job.seed, step, attempt),
         json_schema=json_schema,
     )
-    return Call(step=step, who=who, request=request, attempt=attempt, may_be_empty=may_be_empty)
+    return Call(
+        step=step, who=who, request=request, attempt=attempt, may_be_empty=may_be_empty, may_decline=may_decline
+    )
 
 
 def sampling(drawing: Drawing) -> Sampling:
@@ -93,3 +103,18 @@ def _without_last(text: str) -> str:
     """The text without the sentence that was broken off; nothing, if it is the only one."""
     spans = sentences.split(text)
     return text[: spans[-2].end] if len(spans) > 1 else ""
+
+
+def flaw_of(reply: Completion) -> Flaw | None:
+    """What keeps the sections of a reply from being told apart; thinking that the template opened is no flaw."""
+    unclosed = next((note for note in reply.notes if note.endswith("was not closed")), "")
+    if not unclosed and reply.finish_reason == "length" and reply.thinking and not reply.answer.strip():
+        unclosed = "thinking was not closed"
+    if unclosed:
+        return Flaw("unclosed", unclosed)
+    odd = next((note for note in reply.notes if _is_odd(note)), None)
+    return None if odd is None else Flaw("malformed", odd)
+
+
+def _is_odd(note: str) -> bool:
+    return note.startswith(tuple(markup.TAGS)) and not note.endswith("without an opening tag")

@@ -301,14 +301,15 @@ def _useless(call: Call, reply: Completion) -> CallFailed | None:
         return None if call.may_be_empty else CallFailed("empty", f"{call.step}: the answer is empty")
     if call.request.json_schema is not None:
         return None if _is_object(answer) else CallFailed("malformed", f"{call.step}: no JSON object: {answer[:60]!r}")
-    if call.who != "student" and _REFUSAL.match(answer):
+    if call.who != "student" and not call.may_decline and _REFUSAL.match(answer):
         return CallFailed("refusal", f"{call.step}: the model declines: {answer[:60]!r}")
     return None
 
 
 def _is_object(text: str) -> bool:
+    """Whether it is an object; a line break within a string harms nobody who looks at the values."""
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(text, strict=False), dict)
     except (ValueError, RecursionError):
         return False
 

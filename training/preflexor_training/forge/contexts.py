@@ -29,7 +29,7 @@ from preflexor_training.forge.steps import Dropped, Retrieve
 MOST_ENTITIES = 5000
 """Walks begin at one of the best connected entities, at most so many."""
 _SPARE = 20
-"""More than is wanted is asked for, as findings are taken out."""
+"""So many more than are wanted are asked for where findings are to be taken out."""
 _NO_CONTENT = re.compile(
     r"(?:^|> )\W*(?:\d+\.?\s+)?(?:references?|bibliography|sources|literature(?: cited)?|works cited|"
     r"acknowledge?ments?|further reading|author contributions?|funding|"
@@ -124,8 +124,10 @@ def retriever(store: Store) -> Retrieve:
 
 
 def search(store: Store, query: str, *, k: int) -> tuple[Passage, ...]:
-    """The best passages of documents, findings left out. Raises StoreError."""
-    found = store.search(query, k=min(k + _SPARE, MAX_RESULTS))
+    """The best passages of documents, findings left out; without any, just what the agents find. Raises StoreError."""
+    found = store.search(query, k=k)
+    if any(p.source.startswith(PREFIX) for p in found):
+        found = store.search(query, k=min(k + _SPARE, MAX_RESULTS))
     return tuple(p for p in found if not p.source.startswith(PREFIX))[:k]
 
 

@@ -142,8 +142,13 @@ def answerable(question: str, passages: Sequence[Passage]) -> None:
         raise Dropped("not_answerable", f"no passage speaks of {', '.join(lacking)[:80]}")
 
 
-def answered(answer: str, *, names_passages: bool) -> None:
+def answered(answer: str, *, names_passages: bool, may_decline: bool = False) -> None:
     """The text is an answer, and one for a reader who sees no passages, unless it may name them.
+
+    Args:
+        answer: of the chosen side.
+        names_passages: whether its reader sees the passages.
+        may_decline: whether to say that there is no answer is one, as where it is known that there is none.
 
     Raises:
         Dropped: it is empty, says that there is no answer (`not_answerable`), or speaks of its context.
@@ -151,7 +156,7 @@ def answered(answer: str, *, names_passages: bool) -> None:
     if not words(answer):
         raise Dropped("empty_answer", "there are no words")
     opening = " ".join(answer.split()[:60])
-    if same(answer, NOT_IN_PASSAGES) or _DECLINES.search(opening):
+    if not may_decline and (same(answer, NOT_IN_PASSAGES) or _DECLINES.search(opening)):
         raise Dropped("not_answerable", f"the answer declines: {opening[:80]!r}")
     found = _CONTEXT.search(answer)
     if found and not names_passages:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from preflexor_agents.evaluation.tasks import read_tasks
+from preflexor_agents.evaluation.tasks import Task, read_tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,13 @@ class Question:
     text: str
     gold: str = ""
     """The known answer, if there is one."""
+    task: Task | None = None
+    """What it was read from, which says how an answer is told right; None if a teacher wrote it."""
+
+    @property
+    def is_unanswerable(self) -> bool:
+        """Whether it is known that to decline is the right answer."""
+        return self.task is not None and self.task.kind == "unanswerable"
 
 
 def read_questions(path: Path) -> tuple[Question, ...]:
@@ -21,7 +28,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     Raises:
         InputError: the file cannot be read, holds none, or a row is no question; names the row.
     """
-    return tuple(Question(text=_storable(task.prompt()), gold=_storable(task.answer)) for task in read_tasks(path))
+    return tuple(
+        Question(text=_storable(task.prompt()), gold=_storable(task.answer), task=task) for task in read_tasks(path)
+    )
 
 
 def _storable(text: str) -> str:

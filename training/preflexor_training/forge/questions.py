@@ -83,7 +83,7 @@ async def _checked(settings: ForgeSettings, job: Job, question: str) -> None:
     base = Given(pack=job.pack, passages=job.passages, question=question)
     reply = await job.ask(call(job, "check", prompts.turns(base, prompts.CHECK), drawing, json_schema=schema))
     try:
-        said = json.loads(reply.answer)
+        said = json.loads(reply.answer, strict=False)
         stands_alone, answerable, gives_away = (bool(said[name]) for name in _CHECKED)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise Dropped("bad_json", f"the check of the question is no JSON: {reply.answer[:60]!r}") from None

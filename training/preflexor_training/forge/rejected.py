@@ -12,11 +12,10 @@ from typing import Literal
 
 from preflexor_agents.backends.base import Completion
 from preflexor_agents.errors import BackendError
-from preflexor_agents.markup import TAGS
 from preflexor_agents.prompts import Grounds, Message
 from preflexor_agents.reflection.verdicts import same
 from preflexor_training.forge import judging, prompts, verifiers
-from preflexor_training.forge.asking import call, taken
+from preflexor_training.forge.asking import call, flaw_of, taken
 from preflexor_training.forge.given import Question
 from preflexor_training.forge.judging import Judged
 from preflexor_training.forge.perturbing import perturbed
@@ -87,7 +86,7 @@ def steps(settings: ForgeSettings) -> tuple[Step, ...]:
     """
     score = verifiers.score_of(settings)
     kind = settings.rejected_kind()
-    base = ("question", "enrichment") if settings.enrich else ("question",)
+    base = ("question", "enrichment") if settings.enriches() else ("question",)
 
     async def reject(job: Job, values: Values) -> Rejected:
         chosen: Reply = values["answer"]
@@ -97,14 +96,20 @@ def steps(settings: ForgeSettings) -> tuple[Step, ...]:
     if kind == "perturbed":
         return (Step(name="rejected", needs=(*base, "answer"), run=reject),)
     needs = base if kind.startswith("teacher") or settings.prompt == "grounded" else ("question",)
+    if settings.variant == "direct":  # one call is soon made, and may be found wrong without any sample
+        needs = (*needs, "answer")
     return (
-        Step(name="samples", needs=(*needs, "prompt"), run=_sampler(settings, kind)),
+        Step(name="samples", needs=(*needs, "prompt"), run=_sampler(settings, kind, score)),
         Step(name="rejected", needs=(*base, "answer", "samples"), run=reject),
     )
 
 
-def _sampler(settings: ForgeSettings, kind: RejectedKind) -> Callable[[Job, Values], Awaitable[tuple[Sample, ...]]]:
+def _sampler(
+    settings: ForgeSettings, kind: RejectedKind, score: Score | None
+) -> Callable[[Job, Values], Awaitable[tuple[Sample, ...]]]:
     async def run(job: Job, values: Values) -> tuple[Sample, ...]:
+        if score is not None and "answer" in values:
+            _good(values["answer"], values["question"], score, samples=0)
         messages = _asked(settings, kind, job, values)
         samples = await _drawn(settings, kind, job, messages, range(settings.samples))
         while all(sample.fault for sample in samples) and len(samples) < settings.samples + SPARE:
@@ -180,14 +185,9 @@ def read(reply: Completion, kind: RejectedKind, *, keep_marks: bool = False) -> 
         keep_marks: whether a teacher's citation marks stay.
     """
     is_cut = reply.finish_reason == "length"
-    unclosed = next((note for note in reply.notes if note.endswith("was not closed")), "")
-    if not unclosed and is_cut and reply.thinking and not reply.answer.strip():
-        unclosed = "thinking was not closed"
-    if unclosed:
-        return Sample(fault="unclosed", why=unclosed, is_cut=is_cut)
-    odd = next((note for note in reply.notes if _is_odd(note)), None)
-    if odd is not None:
-        return Sample(fault="malformed", why=odd, is_cut=is_cut)
+    flaw = flaw_of(reply)
+    if flaw is not None:
+        return Sample(fault=flaw.kind, why=flaw.why, is_cut=is_cut)
     by_teacher = kind in ("teacher_wrong", "teacher_shallow")
     answer = taken(reply, keep_marks=keep_marks).text if by_teacher else reply.answer.strip()
     if not answer:
@@ -197,11 +197,6 @@ def read(reply: Completion, kind: RejectedKind, *, keep_marks: bool = False) -> 
     return Sample(
         Reply(thinking=reply.thinking or None, reflection=reply.reflection or None, answer=answer), is_cut=is_cut
     )
-
-
-def _is_odd(note: str) -> bool:
-    """Whether a note tells of tags that do not fit together; thinking that the template opened is no fault."""
-    return note.startswith(tuple(TAGS)) and not note.endswith("without an opening tag")
 
 
 def _spoilt(job: Job, chosen: Reply, number: int) -> Sample:
@@ -245,13 +240,19 @@ def _unlike(sample: Sample, chosen: Reply) -> Sample:
 
 
 def _scored(samples: Sequence[Sample], chosen: Reply, question: Question, score: Score) -> list[_Scored]:
-    """The samples' scores. Raises Dropped: there is no known answer, or the chosen one does not meet it."""
-    good = score(chosen.answer, question.gold)
+    """The samples' scores. Raises Dropped as `_good`."""
+    good = _good(chosen, question, score, samples=len(samples))
+    return [_Scored(sample, good, score(sample.reply.answer, question)) for sample in samples]
+
+
+def _good(chosen: Reply, question: Question, score: Score, *, samples: int) -> float:
+    """The chosen answer's score. Raises Dropped: there is no known answer, or this one does not meet it."""
+    good = score(chosen.answer, question)
     if not good:
         raise Dropped(
-            "chosen_wrong", "the chosen answer does not pass the verifier", scores={"samples": float(len(samples))}
+            "chosen_wrong", "the chosen answer does not pass the verifier", scores={"samples": float(samples)}
         )
-    return [_Scored(sample, good, score(sample.reply.answer, question.gold)) for sample in samples]
+    return good
 
 
 async def _judged(

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Variant = Literal["plain", "graph", "reflection", "typed"]
+Variant = Literal["plain", "graph", "reflection", "typed", "direct"]
 Contexts = Literal["random", "topic", "related", "path"]
 RejectedKind = Literal["teacher_wrong", "teacher_shallow", "student", "student_thinking", "perturbed"]
-Verifier = Literal["none", "exact", "numeric", "rule", "judge"]
+Verifier = Literal["none", "exact", "numeric", "task", "rule", "judge"]
 
 
 class _Strict(BaseModel):
@@ -18,10 +18,10 @@ class _Strict(BaseModel):
 class Drawing(_Strict):
     """How one kind of call is sampled."""
 
-    temperature: Annotated[float, Field(ge=0, le=5)]
+    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
     top_k: Annotated[int, Field(ge=0)] = 0
     """0 is off."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     max_tok: Annotated[int, Field(ge=1)] = 2048
 
 
@@ -32,7 +32,9 @@ class ForgeSettings(_Strict):
     """Rows to make, those that are dropped included. Published: 50 a refresh."""
     variant: Variant = "plain"
     """`plain`: categories. `graph`: also knowledge graph and abstract pattern (Graph-PRefLexOR). `reflection`: draft,
-    critique, revised answer, so that the reflection section is learnt. `typed`: the tagged blocks of the successor."""
+    critique, revised answer, so that the reflection section is learnt. `typed`: the tagged blocks of the successor.
+    `direct`: the teacher is asked what is trained on, and its own thinking and answer are the good side: for one that
+    reasons by itself."""
     phase: Literal[1, 2] = 1
     """Phase I (ORPO) or II (EXO): decides the default of `rejected`."""
     round: Annotated[int, Field(ge=0)] = 0
@@ -54,7 +56,8 @@ class ForgeSettings(_Strict):
     """Ask the teacher, too, whether a question stands alone, can be answered from its passages, and gives nothing away:
     one call more, after the rules."""
     enrich: bool = True
-    """Add retrieved passages and an answer made of them to the context, before anything else. Published: on."""
+    """Add retrieved passages and an answer made of them to the context, before anything else; never in the variant
+    `direct`, whose teacher has what the student has. Published: on."""
     answer_from: Literal["thinking", "context"] = "thinking"
     """What the preferred answer is written from; `context` is the published form, which never sees the thinking."""
     prompt: Literal["question", "grounded"] = "question"
@@ -67,10 +70,11 @@ class ForgeSettings(_Strict):
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     """Student samples of a row, of which those worse than the chosen answer are kept. Published: 1, unfiltered."""
     verifier: Verifier = "none"
-    """What scores samples and the chosen answer. `none` keeps the first sample."""
+    """What scores samples and the chosen answer. `none` keeps the first sample. `task` tells right from wrong as
+    `preflexor eval` does, by the kind of a given question."""
     rule: str = ""
     """Of `verifier = "rule"`: a regular expression that a right answer contains."""
-    margin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    margin: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """By how much the chosen answer must score above the rejected one; scores are from 0 to 1."""
     question_drawing: Drawing = Drawing(temperature=0.7)
     """Published: 0.7."""
@@ -87,3 +91,7 @@ class ForgeSettings(_Strict):
     def rejected_kind(self) -> RejectedKind:
         """What the rejected side is made of."""
         return self.rejected or ("student" if self.phase == 1 else "student_thinking")
+
+    def enriches(self) -> bool:
+        """Whether the passages of a row are added to once its question is there."""
+        return self.enrich and self.variant != "direct"

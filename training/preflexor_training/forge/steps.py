@@ -34,6 +34,8 @@ class Call:
     """Which of several samples of the same request; part of the call's identity, as its seed is."""
     may_be_empty: bool = False
     """Whether an empty answer is one, as of a category that the context has nothing for; else it is asked again."""
+    may_decline: bool = False
+    """Whether to decline is an answer, as to a question that cannot be answered; else it is asked again."""
 
 
 class Ask(Protocol):

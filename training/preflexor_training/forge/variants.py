@@ -1,7 +1,7 @@
 """What a row is made of in each variant, as steps that say what they need; and what has become of them.
 
 `plain` takes four calls one after the other (question, enrichment, categories and background, answer), `graph` five,
-where the published code makes ten and thirteen.
+where the published code makes ten and thirteen. `direct` takes one, and the question if none is given.
 """
 
 from collections import Counter
@@ -42,24 +42,26 @@ def steps(settings: ForgeSettings) -> tuple[Step, ...]:
     """The steps of a row, the rejected side aside.
 
     Values by name: `question` is a Question, `prompt` the turns that are trained on, `thinking` a Thinking, `written`
-    and `draft` are texts, `answer` is the chosen Reply.
+    and `draft` are texts, `reply` what a teacher said all at once, `answer` is the chosen Reply.
 
     Raises:
         InputError: the pack or the file of questions cannot be used.
     """
     pack = packs.load(settings.pack)
-    base = ("question", "enrichment") if settings.enrich else ("question",)
+    base = ("question", "enrichment") if settings.enriches() else ("question",)
     match settings.variant:
         case "graph":
             thought = thinking.with_graph(settings, pack, needs=base)
         case "typed":
             thought = thinking.typed(settings, pack, needs=base)
+        case "direct":
+            return (questions.step(settings), _prompt(settings, needs=base), *answers.direct(settings))
         case "plain" | "reflection":
             thought = thinking.categories(settings, pack, needs=base)
     answer = answers.reflected if settings.variant == "reflection" else answers.answer
     return (
         questions.step(settings),
-        *((thinking.enrichment(settings),) if settings.enrich else ()),
+        *((thinking.enrichment(settings),) if settings.enriches() else ()),
         _prompt(settings, needs=base),
         *thought,
         *answer(settings, needs=base),

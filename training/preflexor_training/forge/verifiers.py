@@ -1,6 +1,8 @@
-"""Scores an answer without a model, from 0 to 1: by a known answer, by its number and unit, or by a rule.
+"""Scores an answer without a model, from 0 to 1: by a known answer, by its number and unit, by the kind of question, or
+by a rule.
 
-Generous on purpose: a right answer that was taken for a wrong one would teach the model to avoid it.
+Generous on purpose: a right answer that was taken for a wrong one would teach the model to avoid it. `task` alone is as
+strict as the evaluation, whose rules it takes.
 """
 
 import re
@@ -9,14 +11,17 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from preflexor_agents.errors import ConfigError
+from preflexor_agents.evaluation.scoring import right
 from preflexor_agents.store.quantities import Quantity, plain, quantities
+from preflexor_training.forge.given import Question
 from preflexor_training.forge.settings import ForgeSettings
 from preflexor_training.forge.steps import Dropped
 
 TOLERANCE = Decimal("0.01")
-"""Relative, of a number."""
-Score = Callable[[str, str], float]
-"""What an answer scores, given the known one."""
+"""Relative, of a number, with SI prefixes converted: 7.05 km are 7000 m here. `evaluation.scoring`, which `task` takes
+its rules from, wants the number and the unit as they are: it measures, and must not flatter."""
+Score = Callable[[str, Question], float]
+"""What an answer to a question scores."""
 _WORD = re.compile(r"(?:(?<![\w.])-)?\d+(?:[.,]\d+)*|[^\W\d]\w*")
 _SHORT = frozenset(("yes", "no", "true", "false"))
 _FINAL = re.compile(r"\b(?:answer|result|option|choice)\s*(?:is|:)?\s*$", re.IGNORECASE)
@@ -40,13 +45,13 @@ def score_of(settings: ForgeSettings) -> Score | None:
             return None
         case "rule":
             return _by_rule(settings.rule)
-        case "exact" | "numeric" as kind:
+        case "exact" | "numeric" | "task" as kind:
             if settings.questions is None:
                 raise ConfigError(
                     f"verifier {kind!r} compares with known answers and there are none; "
                     "name a file of questions with answers, or use the verifier 'judge'"
                 )
-            return _known(exact if kind == "exact" else numeric)
+            return by_task if kind == "task" else _known(exact if kind == "exact" else numeric)
 
 
 def exact(answer: str, gold: str) -> float:
@@ -74,11 +79,22 @@ def numeric(answer: str, gold: str) -> float:
     return sum(any(_meets(have, want) for have in said) for want in wanted) / len(wanted)
 
 
-def _known(score: Score) -> Score:
-    def scored(answer: str, gold: str) -> float:
-        if not gold.strip():
+def by_task(answer: str, question: Question) -> float:
+    """1 if the answer is right by the kind of its question, as `preflexor eval` tells it; citations are not looked for.
+
+    Raises:
+        Dropped: the question is an open one, of which no answer is known (`no_gold`).
+    """
+    if question.task is None or question.task.kind == "open":
+        raise Dropped("no_gold", "the question is an open one; give it an answer, or use the verifier 'judge'")
+    return float(right(question.task, answer))
+
+
+def _known(score: Callable[[str, str], float]) -> Score:
+    def scored(answer: str, question: Question) -> float:
+        if not question.gold.strip():
             raise Dropped("no_gold", "the question came without a known answer")
-        return score(answer, gold)
+        return score(answer, question.gold)
 
     return scored
 
