@@ -81,6 +81,8 @@ def settings_of(cast: str, variant: str, rows: int, store: Store, folder: Path) 
     if cast == "nano":
         given |= {"phase": 2, "questions": questions(store, folder / "questions.jsonl")}
         given |= {"teacher_drawing": Drawing(temperature=0.2, max_tok=NANO_TOK)}
+        if variant == "direct":
+            given |= {"prompt": "grounded"}  # it thinks where it sees passages, as the agents show them
     return ForgeSettings.model_validate(given)
 
 
