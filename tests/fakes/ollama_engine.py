@@ -52,5 +52,6 @@ class Engine:
         if model.weights not in self._loaded:
             file = self._folder / f"{model.weights}.gguf"
             file.write_bytes(self._stub.blobs[f"sha256:{model.weights}"])
-            self._loaded[model.weights] = llama_cpp.Llama(str(file), n_ctx=512, n_threads=1, verbose=False)
+            context_tok = dict(model.parameters).get("num_ctx", 512)
+            self._loaded[model.weights] = llama_cpp.Llama(str(file), n_ctx=context_tok, n_threads=1, verbose=False)
         return self._loaded[model.weights]
