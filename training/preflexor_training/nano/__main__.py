@@ -24,11 +24,14 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
-def train(recipe: Path, out: Path, device: str, resume: bool) -> None:
+@click.option("--start", metavar="MODEL", default="", help="Go on from a folder or `nano`, not from scratch.")
+def train(recipe: Path, out: Path, device: str, resume: bool, start: str) -> None:
     """Train from scratch by RECIPE."""
+    from preflexor_training.bases import resolve
     from preflexor_training.nano.train import train as run
 
-    click.echo(run(load_recipe(recipe), out=out, device=device, resume=resume))
+    begun = resolve(start) if start else None
+    click.echo(run(load_recipe(recipe), out=out, device=device, resume=resume, start=begun))
 
 
 @main.command()

@@ -60,7 +60,7 @@ MIX: tuple[dict[str, float], ...] = (
     {
         "copy": 1,
         "lookup": 1,
-        "several lookups": 3,
+        "several lookups": 6,
         "reverse lookup": 1,
         "draft": 52,
         "steered": 1,

@@ -70,8 +70,16 @@ def predict(model: LlamaForCausalLM, forest: Forest) -> Predictions:
     return Predictions(cross_entropy(logits, target, reduction="none"), logits.detach().argmax(-1) == target)
 
 
-def train(recipe: Recipe, *, out: Path, device: str = "cpu", resume: bool = False) -> Path:
-    """Run the recipe and return the folder of the trained model."""
+def train(recipe: Recipe, *, out: Path, device: str = "cpu", resume: bool = False, start: Path | None = None) -> Path:
+    """Run the recipe and return the folder of the trained model.
+
+    Args:
+        recipe: of the run.
+        out: the run's folder.
+        device: `cpu` or `cuda`.
+        resume: go on from the last checkpoint in `out`.
+        start: folder of a model to go on from, with its tokenizer, in place of a new one.
+    """
     group = join_group()
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed + group.rank)
@@ -81,6 +89,9 @@ def train(recipe: Recipe, *, out: Path, device: str = "cpu", resume: bool = Fals
         rng = random.Random(f"{recipe.seed + group.rank} from step {state.step}")
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(out / "model")
         model = load_model(out / "model")
+    elif start is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer, model = load_tokenizer(start), load_model(start)
     else:
         out.mkdir(parents=True, exist_ok=True)
         tokenizer = train_tokenizer(_texts(recipe), vocab_size=recipe.vocab_size, context=recipe.context)
