@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from preflexor_agents.errors import InputError
-from preflexor_agents.evaluation.puzzles import FEWEST, MOST, puzzles
+from preflexor_agents.evaluation.puzzles import FEWEST, MOST, MOST_OF_TWO, puzzles
 from preflexor_agents.evaluation.tasks import Task, read_tasks
 
 SUITES = "a file of questions, library[:COLUMN,…] or knights[:PEOPLE[:COUNT]]"
@@ -63,6 +63,8 @@ def _knights(rest: str, *, seed: int) -> list[Task]:
         many, number = int(people or 3), int(count or _PUZZLES)
     except ValueError:
         raise InputError(f"suite 'knights:{rest}' is not knights:PEOPLE:COUNT, as knights:3:100") from None
-    if not FEWEST <= many <= MOST or not 1 <= number <= 10_000 or (many == FEWEST and number > 200):
-        raise InputError(f"suite 'knights:{rest}': {FEWEST} to {MOST} people, 1 to 10000 puzzles (of 2 people 200)")
+    if not FEWEST <= many <= MOST or not 1 <= number <= 10_000 or (many == FEWEST and number > MOST_OF_TWO):
+        raise InputError(
+            f"suite 'knights:{rest}': {FEWEST} to {MOST} people, 1 to 10000 puzzles (of 2 people {MOST_OF_TWO})"
+        )
     return [replace(task, column=f"knights, {task.column}") for task in puzzles(number, people=many, seed=seed)]

@@ -16,6 +16,8 @@ NAMES = (
     "Nils", "Olga", "Pavel", "Rosa", "Silas", "Tara", "Ugo", "Vera", "Walter", "Yara", "Zeno",
 )  # fmt: skip
 FEWEST, MOST = 2, 8
+MOST_OF_TWO = 167
+"""So many different puzzles with one solution there are with two people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def puzzles(count: int, *, people: int, seed: int = 0) -> Iterator[Task]:
     """So many different puzzles with so many people; the same for the same seed."""
     if not FEWEST <= people <= MOST:
         raise ValueError(f"people is {people}; it must be {FEWEST} to {MOST}")
+    if people == FEWEST and count > MOST_OF_TWO:
+        raise ValueError(f"count is {count}; with two people there are {MOST_OF_TWO} puzzles")
     rng = random.Random(f"knights|{people}|{seed}")
     seen: set[tuple[Saying, ...]] = set()
     while len(seen) < count:

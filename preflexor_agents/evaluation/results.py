@@ -1,6 +1,6 @@
 """What one question came to, as a value and as a line of JSON; a fold over the events of its run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -35,6 +35,11 @@ class Result:
     """Whether it was taken."""
     changed: tuple[bool, ...] = ()
     """Whether its words differ from those of the answer before."""
+    rounds_calls: tuple[int, ...] = ()
+    """Calls until the end of each round; likewise the following."""
+    rounds_tokens: tuple[int, ...] = ()
+    """Written."""
+    rounds_seconds: tuple[float, ...] = ()
     claims: int = 0
     """Sentences of the answer that were looked for in the passages."""
     supported: int = 0
@@ -66,11 +71,20 @@ def from_json(data: Mapping[str, Any], *, where: str) -> Result:
     return Result(**values)
 
 
-def folded(task: Task, events: Iterable[Event], *, system: str, seed: int) -> Result:
-    """What the events of a run come to."""
+def folded(task: Task, events: Iterable[Event], *, system: str, seed: int, closed_s: Sequence[float] = ()) -> Result:
+    """What the events of a run come to.
+
+    Args:
+        task: what was asked.
+        events: of the run, in their order.
+        system: who was asked.
+        seed: of the run.
+        closed_s: seconds from its start to the end of each round.
+    """
     usage, calls, seconds = Usage(), 0, 0.0
     drafts: list[StepFinished] = []
     closed: list[RoundFinished] = []
+    spent: list[tuple[int, int]] = []
     claims = supported = 0
     ended: RunFinished | None = None
     for event in events:
@@ -81,6 +95,7 @@ def folded(task: Task, events: Iterable[Event], *, system: str, seed: int) -> Re
                     drafts.append(event)
             case RoundFinished():
                 closed.append(event)
+                spent.append((calls, usage.generated))
             case Cited():
                 quoted = {citation.claim for citation in event.citations}
                 claims, supported = len(quoted) + len(event.unsupported), len(quoted)
@@ -98,6 +113,9 @@ def folded(task: Task, events: Iterable[Event], *, system: str, seed: int) -> Re
         right=right(task, answer),
         well_formed=_well_formed(drafts[0]) if drafts else None,
         drafts_right=tuple(right(task, draft.answer) for draft in drafts),
+        rounds_calls=tuple(made for made, _ in spent),
+        rounds_tokens=tuple(tok for _, tok in spent),
+        rounds_seconds=tuple(closed_s),
         claims=claims,
         supported=supported,
         tokens_prompt=usage.prompt,

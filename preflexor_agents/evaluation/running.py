@@ -16,7 +16,7 @@ from preflexor_agents.evaluation.scoring import right
 from preflexor_agents.evaluation.slots import as_they_end
 from preflexor_agents.evaluation.systems import System
 from preflexor_agents.evaluation.tasks import Task
-from preflexor_agents.events import Cited, Event, Passage
+from preflexor_agents.events import Cited, Event, Passage, RoundFinished
 from preflexor_agents.prompts import Grounds
 from preflexor_agents.reflection.engine import run
 from preflexor_agents.reflection.perform import Cast, Library
@@ -92,11 +92,15 @@ async def _ask(task: Task, system: System, seed: int, *, cast: Cast, library: Li
         if system.config is None:
             return await _bare(task, system, seed, cast=cast, library=library)
         events: list[Event] = []
+        closed_s: list[float] = []
+        began = time.monotonic()
         config = replace(system.config, seed=seed)
         async with aclosing(run(task.prompt(), cast=cast, config=config, library=library, store=_SOME)) as told:
             async for event in told:
                 events.append(event)
-        return folded(task, events, system=system.name, seed=seed)
+                if isinstance(event, RoundFinished):
+                    closed_s.append(time.monotonic() - began)
+        return folded(task, events, system=system.name, seed=seed, closed_s=closed_s)
     except PreflexorError as error:
         return Result(task=task.id, system=system.name, seed=seed, column=task.column, error=str(error))
 

@@ -36,8 +36,13 @@ class Paired(NamedTuple):
     equal: int
 
 
-def wilson(right: int, of: int) -> Interval:
-    """A share by Wilson's score interval (1927); of nothing, everything is possible."""
+def wilson(right: float, of: int) -> Interval:
+    """A share by Wilson's score interval (1927); of nothing, everything is possible.
+
+    Args:
+        right: how many are right; a part of one where several answers to a question were averaged.
+        of: how many there are.
+    """
     if of == 0:
         return Interval(0.0, 0.0, 1.0)
     p = right / of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from preflexor_agents.evaluation.judging import Standing
 from preflexor_agents.evaluation.results import Result
-from preflexor_agents.evaluation.statistics import Interval, bootstrap, paired, wilson
+from preflexor_agents.evaluation.statistics import Interval, paired, wilson
 
 NONE = "-"
 
@@ -20,7 +20,7 @@ class Row:
     results: int
     errors: int
     accuracy: Mapping[str, Interval] = field(default_factory=dict)
-    """Of each column of questions; `all` is over all of them. Wilson for one seed, else a bootstrap over questions."""
+    """Of each column of questions; `all` is over all of them. Wilson over questions."""
     first_round: Interval | None = None
     """Accuracy of the answer that stood after round 1, where there were more rounds."""
     oracle: Interval | None = None
@@ -95,10 +95,14 @@ def _decisions(results: Iterable[Result]) -> Iterable[bool]:
 
 
 def share(results: Sequence[Result], right: Sequence[bool]) -> Interval:
-    """The share that is right; several seeds of one question are drawn together."""
-    if len({r.task for r in results}) == len(results):
-        return wilson(sum(right), len(right))
-    return bootstrap([float(r) for r in right], groups=[r.task for r in results])
+    """The share that is right; several answers to one question count as one, with their mean.
+
+    So more seeds make no interval narrower, and all or nothing is not taken for certain.
+    """
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for result, is_right in zip(results, right, strict=True):
+        by_task[result.task].append(float(is_right))
+    return wilson(sum(map(_mean, by_task.values())), len(by_task))
 
 
 def _counted(found: Sequence[bool]) -> Interval | None:
@@ -158,7 +162,7 @@ def markdown(found: Sequence[Row], differences: Sequence[Difference] = ()) -> st
     columns = list(dict.fromkeys(name for row in found for name in row.accuracy))
     parts = [
         "Accuracy in % with its 95 % interval.",
-        _table(
+        grid(
             ["system", *columns, "round 1", "oracle"],
             [
                 [
@@ -171,7 +175,7 @@ def markdown(found: Sequence[Row], differences: Sequence[Difference] = ()) -> st
             ],
         ),
         "Form, citations and decisions in %; thinking in words.",
-        _table(
+        grid(
             ["system", "well-formed", "thinking", "cited", "accepted", "changed", "gate right"],
             [
                 [
@@ -184,7 +188,7 @@ def markdown(found: Sequence[Row], differences: Sequence[Difference] = ()) -> st
             ],
         ),
         "Cost of a question: means.",
-        _table(
+        grid(
             ["system", "calls", "tokens read", "from cache", "tokens written", "seconds", "questions", "errors"],
             [
                 [
@@ -202,10 +206,10 @@ def markdown(found: Sequence[Row], differences: Sequence[Difference] = ()) -> st
     if differences:
         parts += [
             f"Against {differences[0].first} on the same questions, in percentage points; p by an exact sign test.",
-            _table(
+            grid(
                 ["system", "difference", "better", "worse", "questions", "p"],
                 [
-                    [d.second, _points(d.difference), str(d.better), str(d.worse), str(d.questions), f"{d.p:.2g}"]
+                    [d.second, points(d.difference), str(d.better), str(d.worse), str(d.questions), f"{d.p:.2g}"]
                     for d in differences
                 ],
             ),
@@ -222,7 +226,7 @@ def judged(found: Sequence[Standing]) -> str:
         for s in found
     ]
     head = ["system", "against", "won", "tied", "lost", "judge failed", "score", "p"]
-    return "\nOpen questions by the judge, blind and in both orders; score in %.\n\n" + _table(head, body) + "\n"
+    return "\nOpen questions by the judge, blind and in both orders; score in %.\n\n" + grid(head, body) + "\n"
 
 
 def percent(interval: Interval | None) -> str:
@@ -232,11 +236,13 @@ def percent(interval: Interval | None) -> str:
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in interval))
 
 
-def _points(interval: Interval) -> str:
+def points(interval: Interval) -> str:
+    """A difference, as `+4.0 [-1.2, +9.1]`."""
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in interval))
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
     lines = [
         list(head),
         ["---", *("---:" for _ in head[1:])],

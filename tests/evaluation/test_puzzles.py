@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preflexor_agents.evaluation.puzzles import Saying, puzzles, solutions
+from preflexor_agents.evaluation.puzzles import MOST_OF_TWO, Saying, puzzles, solutions
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "knights-knaves"
 FORMS = {"<=>": "iff", "or": "or", "and": "and", "->": "if"}
@@ -60,3 +60,9 @@ def _claims(said: Any) -> Iterator[tuple[str, tuple[tuple[int, bool], ...]]]:
         yield "is", ((flat[0][1], flat[0][0] == "lying"),)
     elif said[0] in FORMS and len(flat) == 2 and all(part[0] in ("telling-truth", "lying") for part in flat):
         yield FORMS[said[0]], tuple((part[1], part[0] == "telling-truth") for part in flat)
+
+
+def test_with_two_people_there_are_so_many_puzzles_and_no_more() -> None:
+    assert len({task.id for task in puzzles(MOST_OF_TWO, people=2)}) == MOST_OF_TWO
+    with pytest.raises(ValueError, match=f"count is {MOST_OF_TWO + 1}; with two people there are {MOST_OF_TWO}"):
+        next(puzzles(MOST_OF_TWO + 1, people=2))
