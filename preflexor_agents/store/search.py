@@ -1,4 +1,4 @@
-"""Hybrid search: words by bm25 and vectors by cosine, fused by reciprocal rank.
+"""Hybrid search: words by bm25 and vectors by cosine, fused by reciprocal rank, chosen to cover the question.
 
 Reciprocal rank fusion with k = 60 is Cormack et al. 2009 (SIGIR); it needs no scores that compare.
 """
@@ -11,8 +11,8 @@ from sqlite_utils import Database
 
 from preflexor_agents.errors import ConfigError
 from preflexor_agents.events import Passage
-from preflexor_agents.store import diversity as mmr
-from preflexor_agents.store import vectors
+from preflexor_agents.store import diversity, vectors
+from preflexor_agents.store.coverage import aspects
 from preflexor_agents.store.embedders import Vectors
 from preflexor_agents.store.filters import Condition
 from preflexor_agents.store.fulltext import by_words
@@ -22,7 +22,7 @@ from preflexor_agents.store.vectors import Space
 
 MAX_RESULTS = 1000
 CANDIDATES = 50
-"""Chunks taken from each side before fusing."""
+"""Chunks taken from each side before fusing; of the fused ones as many are looked at for what they say."""
 RERANKED = 20
 """Passages that a reranker judges, if not more are asked for: each costs a call of a model."""
 RRF_K = 60
@@ -51,22 +51,24 @@ class Search:
     """Passages to choose the k from."""
 
 
-def asked(query: str, *, k: int, among: Condition | None, diversity: float, reranked: bool) -> Search:
+def asked(query: str, *, k: int, among: Condition | None, diversity: float) -> Search:
     """The search, checked. Raises ConfigError if `k` or `diversity` is out of range."""
     if not 1 <= k <= MAX_RESULTS:
         raise ConfigError(f"k is {k}; it must be 1 to {MAX_RESULTS}")
     if not 0 <= diversity <= 1:
         raise ConfigError(f"diversity is {diversity}; it must be 0 to 1")
-    pool = max(k, RERANKED) if reranked else max(k, CANDIDATES) if diversity else k
-    return Search(query=query, k=k, among=among, diversity=diversity, pool=pool)
+    return Search(query=query, k=k, among=among, diversity=diversity, pool=max(k, CANDIDATES))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Passages to choose from, best first, and their vectors, (n, dim); none where they are not needed."""
+    """Passages to choose from, best first."""
 
     passages: list[Passage]
+    contexts: list[str]
+    """The headings that each stands under."""
     vectors: Vectors | None
+    """Of each, (n, dim); none where they are not needed."""
 
 
 def find(db: Database, search: Search, *, space: Space, vector: Vectors, has_vec: bool, matrix: Matrix | None) -> Found:
@@ -76,19 +78,29 @@ def find(db: Database, search: Search, *, space: Space, vector: Vectors, has_vec
     nearest = vectors.nearest(db, space, vector, k=count, has_vec=has_vec, among=search.among, matrix=matrix)
     fused = fuse(words, nearest, k=search.pool)
     rows = vectors.of(db, space, [hit.chunk_id for hit in fused]) if search.diversity else None
-    return Found(passages(db, fused, words, nearest), rows)
+    return Found(passages(db, fused, words, nearest), contexts(db, fused), rows)
 
 
 def choose(search: Search, found: Found, reranker: Reranker | None) -> list[Passage]:
-    """The k best of what was found: by the reranker where there is one, else by the fused score; not too alike."""
+    """The k of what was found that together tell most of what is asked, the best first; not too alike.
+
+    A reranker judges the first of them one by one; its order counts then.
+    """
+    shown = zip(found.contexts, found.passages, strict=True)
+    texts = [f"{context}\n{passage.text}" for context, passage in shown][:CANDIDATES]
     relevance: Sequence[float] = [passage.score for passage in found.passages]
-    if reranker is not None and found.passages:
-        relevance = reranker.scores(search.query, found.passages)
-    if found.vectors is not None:
-        order = mmr.choose(relevance, found.vectors, k=search.k, diversity=search.diversity)
-    else:
-        order = sorted(range(len(relevance)), key=lambda i: -relevance[i])[: search.k]
-    return [found.passages[i] for i in order]
+    covers = aspects(search.query, texts)
+    if reranker is None:
+        order = diversity.choose(
+            relevance, k=search.k, aspects=covers, vectors=found.vectors, diversity=search.diversity
+        )
+        return [found.passages[i] for i in order]
+    order = diversity.choose(relevance, k=max(search.k, RERANKED), aspects=covers)
+    judged = [found.passages[i] for i in order]
+    rows = None if found.vectors is None else found.vectors[order]
+    scores = reranker.scores(search.query, judged) if judged else []
+    order = diversity.choose(scores, k=search.k, vectors=rows, diversity=search.diversity)
+    return [judged[i] for i in order]
 
 
 def fuse(by_words: Sequence[Hit], by_vector: Sequence[Hit], *, k: int) -> list[Hit]:
@@ -129,3 +141,9 @@ def passages(db: Database, fused: Sequence[Hit], by_words: Sequence[Hit], by_vec
             )
         )
     return found
+
+
+def contexts(db: Database, hits: Sequence[Hit]) -> list[str]:
+    """The headings that chunks stand under, outermost first."""
+    sql = "SELECT context FROM chunk WHERE id = ?"
+    return [db.conn.execute(sql, (hit.chunk_id,)).fetchone()[0] for hit in hits]

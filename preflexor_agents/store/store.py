@@ -174,9 +174,11 @@ class Store:
         diversity: float = 0.0,
         reranker: Reranker | None = None,
     ) -> list[Passage]:
-        """The best `k` passages, best first: bm25 and vectors fused by reciprocal rank, ties broken by id.
+        """The best passage, and after it those that tell most of what is asked and not told yet; at most `k`.
 
-        No query text is an error; one without words finds nothing.
+        Ranks by bm25 and by vectors are fused by reciprocal rank, ties broken by id. Of the 50 best, each next passage
+        counts by the query's words that it has, those that were told already for less, times its fused score. No query
+        text is an error; one without words finds nothing.
 
         Args:
             query: Any text.
@@ -191,7 +193,7 @@ class Store:
             BackendError: the embedder or the reranker failed.
         """
         among = where.condition() if where else None
-        asked = search.asked(query, k=k, among=among, diversity=diversity, reranked=reranker is not None)
+        asked = search.asked(query, k=k, among=among, diversity=diversity)
         found = self._find(asked) if query.strip() else None
         return search.choose(asked, found, reranker) if found else []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preflexor_agents.errors import ConfigError, InputError
-from preflexor_agents.store import Filter, Store, diversity
+from preflexor_agents.store import Filter, Store
 
 SOURCES = [
     "/papers/nacre.pdf",
@@ -125,9 +125,3 @@ def test_diversity_puts_what_differs_before_copies(store: Store, tmp_path: Path)
 def test_diversity_out_of_range_is_refused(library: Store, given: float) -> None:
     with pytest.raises(ConfigError, match="it must be 0 to 1"):
         library.search("silk", diversity=given)
-
-
-def test_of_nothing_nothing_is_chosen() -> None:
-    import numpy as np
-
-    assert diversity.choose([], np.zeros((0, 4), dtype=np.float32), k=3, diversity=0.5) == []

@@ -89,7 +89,8 @@ def test_headings_count_although_the_text_does_not_repeat_them(store: Store, tmp
 
 def test_results_are_as_many_as_asked_for_best_first(library: Store) -> None:
     found = library.search("silk of spiders", k=4)
-    assert len(found) == 4 and [p.score for p in found] == sorted((p.score for p in found), reverse=True)
+    assert len(found) == 4 and found[0].score == max(p.score for p in found)
+    assert library.search("silk of spiders", k=1) == found[:1]
 
 
 @pytest.mark.parametrize("k", [0, -1, 1001])
