@@ -7,7 +7,7 @@ from typing import NamedTuple
 import llama_cpp
 
 from preflexor_agents.backends.cancel import CancelFlag
-from preflexor_agents.backends.pieces import PIECE_TOK
+from preflexor_agents.backends.pieces import LONG_PIECE_TOK
 from preflexor_agents.errors import BackendError
 
 SEQUENCES = 32
@@ -34,15 +34,15 @@ class _Rows:
     """Memory for a batch, filled column by column: between two steps the processors have nothing to do."""
 
     def __init__(self) -> None:
-        self._tokens = (llama_cpp.llama_token * PIECE_TOK)()
-        self._positions = (llama_cpp.llama_pos * PIECE_TOK)()
-        self._sequences = (llama_cpp.llama_seq_id * PIECE_TOK)()
-        self._wanted = (ctypes.c_int8 * PIECE_TOK)()
-        self._ones = (ctypes.c_int32 * PIECE_TOK)(*[1] * PIECE_TOK)
+        self._tokens = (llama_cpp.llama_token * LONG_PIECE_TOK)()
+        self._positions = (llama_cpp.llama_pos * LONG_PIECE_TOK)()
+        self._sequences = (llama_cpp.llama_seq_id * LONG_PIECE_TOK)()
+        self._wanted = (ctypes.c_int8 * LONG_PIECE_TOK)()
+        self._ones = (ctypes.c_int32 * LONG_PIECE_TOK)(*[1] * LONG_PIECE_TOK)
         one, first = ctypes.POINTER(llama_cpp.llama_seq_id), ctypes.addressof(self._sequences)
         size = ctypes.sizeof(llama_cpp.llama_seq_id)
-        places = (ctypes.cast(first + n * size, one) for n in range(PIECE_TOK))
-        self._places = (one * PIECE_TOK)(*places)
+        places = (ctypes.cast(first + n * size, one) for n in range(LONG_PIECE_TOK))
+        self._places = (one * LONG_PIECE_TOK)(*places)
         columns = (self._tokens, None, self._positions, self._ones, self._places, self._wanted)
         self._batch = llama_cpp.llama_batch(0, *columns)
 
@@ -61,7 +61,7 @@ class Context:
     """Not thread-safe: one thread makes, uses and closes it."""
 
     def __init__(self, pointer: int, *, cells: int, sequences: int, shares: bool, saves: bool) -> None:
-        """Take over a context of llama.cpp with a unified cache and batches of PIECE_TOK.
+        """Take over a context of llama.cpp with a unified cache and batches of LONG_PIECE_TOK.
 
         Args:
             pointer: llama.cpp's context.
@@ -77,21 +77,29 @@ class Context:
         self.shares = shares
         self.saves = saves
         self.interrupt = CancelFlag()
-        """Aborts a running `evaluate`."""
+        """Aborts an `evaluate` that is told no other flag."""
+        self._heeded: CancelFlag | None = None
+        """What llama.cpp looks at."""
         self.busy_threads = 0 if llama_cpp.llama_supports_gpu_offload() else int(llama_cpp.llama_n_threads(pointer))
         """Threads that compute all the time while `evaluate` runs; 0 where a GPU may do it."""
         self._pointer = pointer
         self._memory = llama_cpp.llama_get_memory(pointer)
         self._rows = _Rows()
-        if shares:
-            llama_cpp.llama_set_abort_callback(pointer, _strlen, self.interrupt.address)
 
-    def evaluate(self, rows: Sequence[Row]) -> bool:
-        """Run at most PIECE_TOK tokens through the model; False if it was interrupted, and nothing of them is kept.
+    def evaluate(self, rows: Sequence[Row], *, cancel: CancelFlag | None = None) -> bool:
+        """Run tokens through the model; False if it was interrupted, and nothing of them is kept.
+
+        Args:
+            rows: at most LONG_PIECE_TOK.
+            cancel: interrupts it; `interrupt` if not given.
 
         Raises:
             BackendError: llama.cpp could not.
         """
+        cancel = cancel or self.interrupt
+        if self.shares and cancel is not self._heeded:
+            llama_cpp.llama_set_abort_callback(self._pointer, _strlen, cancel.address)
+            self._heeded = cancel
         code = llama_cpp.llama_decode(self._pointer, self._rows.filled(rows))
         if code == 0:
             return True
@@ -100,7 +108,7 @@ class Context:
             firsts.setdefault(row.sequence, row.position)
         for sequence, position in firsts.items():
             self.cut(sequence, position)
-        if self.interrupt.is_set():
+        if cancel.is_set():
             return False
         raise BackendError(f"llama.cpp could not evaluate {len(rows)} tokens (code {code}); open the model again")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import llama_cpp
 
 from preflexor_agents.backends.context import RECURRENT_SEQUENCES, SEQUENCES, Context
-from preflexor_agents.backends.pieces import PIECE_TOK
+from preflexor_agents.backends.pieces import LONG_PIECE_TOK
 from preflexor_agents.errors import ModelError
 
 CACHE_BYTES = 1 << 30
@@ -48,7 +48,7 @@ class ModelFile:
         cells = max(context_tok, min(MOST_CONTEXTS * context_tok, affordable))
         sequences = RECURRENT_SEQUENCES if recurrent else SEQUENCES
         params.n_ctx = cells
-        params.n_batch = params.n_ubatch = PIECE_TOK
+        params.n_batch = params.n_ubatch = LONG_PIECE_TOK
         params.n_seq_max = sequences
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads

@@ -1,9 +1,25 @@
-"""Prompts are evaluated in pieces at fixed places, so what a prompt is computed from does not depend on others."""
+"""Prompts are evaluated in pieces, cut where it changes nothing of what is computed."""
 
 from collections.abc import Sequence
 
 PIECE_TOK = 64
-"""Prompt tokens of one call: within 4 % of the speed of 512 on CPU, and short enough to cancel on a GPU."""
+"""Prompt tokens of one call while others are being written, so that these do not wait for long."""
+LONG_PIECE_TOK = 256
+"""The same while nobody else is. At 170M parameters in Q8_0 on an AMD EPYC, pieces of 64 or 512 take 7 to 9 % longer:
+the ones read the weights more often, the others look at more cells that are not theirs."""
+LEAST_TOK = 8
+"""Rows that are computed together where there are more of a prompt: fewer have other last bits, in Q4_K_M at least."""
+
+
+def piece_end(done: int, length: int, *, most: int) -> int:
+    """Where the next piece of a prompt of `length` tokens ends, when `done` of them are there.
+
+    At most `most` tokens, and never fewer than LEAST_TOK left over.
+    """
+    end = min(length, done - done % most + most)
+    if length - end not in range(1, LEAST_TOK):
+        return end
+    return length if length - done <= most else end - 2 * LEAST_TOK
 
 
 def shared_tok(a: Sequence[int], b: Sequence[int], *, step: int = PIECE_TOK) -> int:

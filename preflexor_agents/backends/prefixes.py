@@ -1,7 +1,7 @@
 """What is in the cache of a context: sequences that share beginnings, the recently used ones kept while there is room.
 
-Prompts are evaluated in pieces that end at fixed places, and shared in whole sixteens. On CPUs the keys and values of a
-prompt are then the same to the last bit, however much of it was there.
+Prompts are shared in whole sixteens, and evaluated in pieces of some more. On CPUs the keys and values of a prompt are
+then the same to the last bit, however much of it was there.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from preflexor_agents.backends.context import Context
-from preflexor_agents.backends.pieces import shared_tok
+from preflexor_agents.backends.pieces import LEAST_TOK, shared_tok
 
 SAVED_BYTES = 256 << 20
 """Most memory for the states of sequences that had to leave the cache."""
@@ -52,11 +52,8 @@ class _Saved:
 
 
 def alike_tok(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens of `b` that can be taken over from `a`: whole SHARE_TOK, at least two left out.
-
-    A single row is computed in another way than several.
-    """
-    return shared_tok(a[: max(0, len(b) - 2)], b, step=SHARE_TOK)
+    """Tokens of `b` that can be taken over from `a`: whole SHARE_TOK, at least LEAST_TOK left out."""
+    return shared_tok(a[: max(0, len(b) - LEAST_TOK)], b, step=SHARE_TOK)
 
 
 class Prefixes:

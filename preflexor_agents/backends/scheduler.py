@@ -17,7 +17,7 @@ from preflexor_agents.backends import widths
 from preflexor_agents.backends.cancel import CancelFlag
 from preflexor_agents.backends.context import Context, Row
 from preflexor_agents.backends.lookup import Lookup
-from preflexor_agents.backends.pieces import PIECE_TOK
+from preflexor_agents.backends.pieces import LONG_PIECE_TOK, PIECE_TOK, piece_end
 from preflexor_agents.backends.prefixes import Prefixes, Slot, alike_tok
 from preflexor_agents.errors import BackendError
 
@@ -171,7 +171,8 @@ class Scheduler:
             return
         assert live.slot is not None
         done = len(live.slot.tokens)
-        piece = prompt[done : done + PIECE_TOK - done % PIECE_TOK]
+        hurries = any(other.pending is not None for other in self._live) or not self._context.shares
+        piece = prompt[done : piece_end(done, len(prompt), most=PIECE_TOK if hurries else LONG_PIECE_TOK)]
         last = done + len(piece) == len(prompt)
         rows = [Row(token, done + n, live.slot.number, False) for n, token in enumerate(piece)]
         if last:
@@ -334,7 +335,8 @@ class Scheduler:
         try:
             if not self._prefixes.make_room(len(rows)):
                 raise BackendError(f"the cache of {self._context.cells} tokens is full; ask for fewer replies at once")
-            return self._context.evaluate(rows)
+            cancel = lives[0].work.cancel if len(lives) == 1 else None  # others who leave cost a long piece nothing
+            return self._context.evaluate(rows, cancel=cancel)
         except BackendError as error:
             for live in lives:
                 self._broken(live, error)

@@ -22,6 +22,8 @@ CANDIDATES = (1, 2, 4, 8, 16)
 """Widths that are timed."""
 ROUNDS = 12
 """Most steps of each width; a busy moment then hits all widths alike."""
+WORTH = 1.1
+"""How many times the tokens a second of single steps a wider one must promise: timings are off by some percent."""
 AGAIN_S = 60.0
 """How long a timing that was disturbed is used before the next one."""
 _MOST_KEPT = 64
@@ -45,7 +47,8 @@ class Widths:
         if not self.seconds:
             return ready
         options = [width for width in (*self.seconds, ready) if width <= ready]
-        return max(options, key=lambda width: (width / self.cost(width), -width))
+        best = max(options, key=lambda width: (width / self.cost(width), -width))
+        return best if best / self.cost(best) >= WORTH else 1
 
     def cost(self, width: int) -> float:
         """Time of a step so wide as a multiple of one of width 1, on a line between those that were timed."""
