@@ -26,6 +26,8 @@ CANDIDATES = 50
 RERANKED = 20
 """Passages that a reranker judges, if not more are asked for: each costs a call of a model."""
 RRF_K = 60
+SHARPNESS = 2
+"""Power of the fused score where it is weighed against what a passage tells: its scores lie close together."""
 
 
 class Reranker(Protocol):
@@ -88,7 +90,7 @@ def choose(search: Search, found: Found, reranker: Reranker | None) -> list[Pass
     """
     shown = zip(found.contexts, found.passages, strict=True)
     texts = [f"{context}\n{passage.text}" for context, passage in shown][:CANDIDATES]
-    relevance: Sequence[float] = [passage.score for passage in found.passages]
+    relevance = [passage.score**SHARPNESS for passage in found.passages]
     covers = aspects(search.query, texts)
     if reranker is None:
         order = diversity.choose(

@@ -1,5 +1,6 @@
 """Passages are chosen so that together they tell of all that is asked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ def two(store: Store, tmp_path: Path) -> Store:
     return store
 
 
+def test_a_question_about_two_things_gets_what_is_asked_of_both(two: Store) -> None:
+    found = two.search("Put cork beside enamel: whose density is larger?", k=4)
+    assert {p.title for p in found[:2]} == {"Cork", "Enamel"}
+    assert {p.title for p in found if "density" in p.text} == {"Cork", "Enamel"}
+
+
 def test_a_question_about_one_thing_gets_no_passage_about_another(two: Store) -> None:
     found = two.search("How dense is cork?", k=4)
     assert {p.title for p in found} == {"Cork"}
@@ -67,6 +74,17 @@ def test_the_best_passage_stays_first(two: Store) -> None:
     for query in ("enamel and cork", "ferns, cork and enamel", "0.2 g/cm^3"):
         found = two.search(query, k=7)
         assert found[0].score == max(p.score for p in found)
+
+
+def test_two_subjects_of_one_document_are_both_found(store: Store, tmp_path: Path) -> None:
+    paragraphs = [
+        *(f"The heron eats fish. A heron stands {n} hours. Heron." for n in range(9)),
+        "Otters eat crabs. An otter dives.",
+    ]
+    text = "".join(f"## Part {n}\n\n{paragraph}\n\n" for n, paragraph in enumerate(paragraphs))
+    (tmp_path / "river.md").write_text(f"# River\n\n{text}", encoding="utf-8")
+    store.ingest([tmp_path / "river.md"])
+    assert any("Otters" in p.text for p in store.search("What do the heron and the otter eat?", k=2))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +117,8 @@ class Liking:
         self.title = title
         self.shown: list[Passage] = []
 
-    def scores(self, query: str, passages: list[Passage]) -> list[float]:
-        self.shown = passages
+    def scores(self, query: str, passages: Sequence[Passage]) -> list[float]:
+        self.shown = list(passages)
         return [float(passage.title == self.title) for passage in passages]
 
 
@@ -110,6 +128,13 @@ def test_a_reranker_is_shown_what_covers_the_question_and_has_the_last_word(two:
     found = two.search(query, k=3, reranker=liking)
     assert [p.title for p in found] == ["Fern", *(p.title for p in two.search(query, k=2))]
     assert liking.shown == two.search(query, k=len(liking.shown))
+
+
+def test_numbers_are_whole_and_names_of_three_words_weigh_as_much_as_names_of_one() -> None:
+    found = aspects("Which has 0.7 g?", ["0.7 g", "0 and 7 g", "70.7", "C0.7"])
+    assert found.told[:, 0].tolist() == [0.5, 0.0, 0.0, 0.0]
+    named = aspects("hagfish slime thread or cork", ["Hagfish slime thread. " * 3, "Cork, cork, cork."])
+    assert named.weights[0] == pytest.approx(named.weights[1:].sum()) and len(named.weights) == 4
 
 
 def test_words_said_often_where_they_are_said_weigh_more_than_equally_rare_ones() -> None:
