@@ -95,7 +95,7 @@ def measured(bench: Bench, models: Sequence[Model], *, command: str) -> Measured
         models=tuple(models),
         how=bench.how,
         command=command,
-        machine=f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors",
+        machine=f"{platform.machine()}, {os.cpu_count()} processors",
         missing=bench.left(entries).answers,
     )
 

@@ -84,13 +84,16 @@ def _cost(m: Measured, figure: "Figure") -> "Figure":
 
 def _sweeps(sweeps: dict[str, Sequence[Point]], figure: "Figure") -> "Figure":
     by_drafts, by_rounds = figure.subplots(1, 2, sharey=True)
-    for name, found in sweeps.items():
+    for number, (name, found) in enumerate(sweeps.items()):
         if not found:
             continue
+        beside = max(0, number - 1) * 0.06  # so that no interval hides another
         axes, label = (by_drafts, "chosen") if name == "drafts" else (by_rounds, name)
         shares = [[100 * part for part in overall(point.row)] for point in found]
         ends = [[v - low for v, low, _ in shares], [high - v for v, _, high in shares]]
-        axes.errorbar([p.at for p in found], [v for v, _, _ in shares], ends, marker="o", capsize=2, label=label)
+        axes.errorbar(
+            [p.at + beside for p in found], [v for v, _, _ in shares], ends, marker="o", capsize=2, label=label
+        )
         axes.set_xticks([p.at for p in found])
         best = [(p.at, 100 * p.row.oracle.value) for p in found if p.row.oracle is not None]
         if name == "drafts" and best:
