@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.backends.scripted import ScriptedBackend
 from preflexor_agents.cli.main import cli
-from preflexor_training import forge_source, plots
+from preflexor_training import plots, sources
 from tests.training.small_runs import small_base, write_pairs
 from tests.training.teaching import teach
 
@@ -79,7 +79,7 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
         opened.append(ScriptedBackend(teach, spec=spec))
         return opened[-1]
 
-    monkeypatch.setattr(forge_source, "open_backend", open_model)
+    monkeypatch.setitem(sources.open_source.__kwdefaults__, "open_model", open_model)
     return opened
 
 
