@@ -11,7 +11,7 @@ from click.testing import CliRunner
 pytest.importorskip("torch", reason="needs the train extra")
 
 from preflexor_agents.backends.llamacpp import nano_path
-from preflexor_agents.errors import InputError, ModelError, TrainingError
+from preflexor_agents.errors import ConfigError, InputError, ModelError, TrainingError
 from preflexor_training.forge.records import read_rows
 from preflexor_training.nano import make as making
 from preflexor_training.nano.__main__ import main
@@ -132,3 +132,18 @@ def test_a_base_that_is_none_is_refused(tmp_path: Path, base: str, words: str) -
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, or so it says")
     with pytest.raises((InputError, ModelError), match=words):
         make(order(tmp_path / "out", base=str(tmp_path / base)), watch=Quiet())
+
+
+def test_a_recipe_without_rows_made_on_the_fly_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    text = (RECIPES / "nano_phases.toml").read_text(encoding="utf-8")
+    no_forge = tmp_path / "no_forge.toml"
+    no_forge.write_text(text.split("[forge]")[0], encoding="utf-8")
+    with pytest.raises(ConfigError, match="its rows are made on the fly"):
+        make(order(tmp_path / "out", base="", changes=("phases.0.name=one",), phases=no_forge), watch=Quiet())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_run_that_came_to_nothing_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="'bogus' names no model"):
+        make(order(tmp_path, changes=(*SMALL, "data.teacher=bogus")), watch=Quiet())
+    assert not (tmp_path / "phases").exists()

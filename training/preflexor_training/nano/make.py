@@ -25,7 +25,7 @@ from typing import Any
 
 from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Backend
-from preflexor_agents.errors import InputError, TrainingError
+from preflexor_agents.errors import ConfigError, InputError, PreflexorError, TrainingError
 from preflexor_agents.store import Store
 from preflexor_training import bases, recipes, rounds, starting
 from preflexor_training.nano import taught, teacher
@@ -96,6 +96,7 @@ def make(order: Order, *, watch: Watch) -> tuple[Made, ...]:
 
 
 def _make(order: Order, watch: Watch) -> tuple[Made, ...]:
+    _check(recipes.load(order.phases, changes=order.changes))
     base = _base(order)
     recipe = _recipe(order, base)
     _phases(order, recipe, watch)
@@ -105,6 +106,14 @@ def _make(order: Order, watch: Watch) -> tuple[Made, ...]:
         made.append(Made(name=name, gguf=gguf, columns=_measured(order, gguf, watch)))
         watch.tell(made[-1].line())
     return tuple(made)
+
+
+def _check(recipe: Recipe) -> None:
+    """Before the base is trained for hours: whether the recipe is one of phases with rows made on the fly."""
+    if recipe.data.pairs or recipe.forge is None:
+        raise ConfigError(
+            "the recipe of the phases names data.pairs or has no [forge] table; its rows are made on the fly"
+        )
 
 
 def _base(order: Order) -> Path:
@@ -162,7 +171,11 @@ def _phases(order: Order, recipe: Recipe, watch: Watch) -> None:
         return reader if spec == teacher.SPEC else await open_backend(spec)
 
     with closing(run.writer), closing(open_source(recipe, out, watch, open_model=open_model)) as source:
-        rounds.train(rounds.Work(run, source, opener(run.backend), watch, lambda _: None))
+        try:
+            rounds.train(rounds.Work(run, source, opener(run.backend), watch, lambda _: None))
+        except PreflexorError:
+            run.writer.discard()  # nothing but a run that came to nothing
+            raise
 
 
 def _gguf(order: Order, name: str, folder: Path, watch: Watch) -> Path:
