@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,3 +71,20 @@ anion
         ("term", "What is meant by anion?"),
     ]
     assert (tmp_path / "cut" / "m1.md").read_text(encoding="utf-8") == "# Atoms\n\nMatter is made of atoms.\n\n"
+
+
+def test_passages_that_cover_the_question_hold_more_than_those_in_the_order_of_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import retrieval
+
+    asked = {kind: questions[:60] for kind, questions in retrieval._asked().items()}
+    monkeypatch.setattr(retrieval, "_asked", lambda: asked)
+    rows = [line.strip("| ").split(" | ") for line in retrieval.bundled("hash")]
+    shares = {(int(row[1]), row[2]): [float(cell.rstrip("%")) for cell in row[3:]] for row in rows}
+    for k in (5, 8):
+        by_score, covering = shares[k, "by score"], shares[k, "covering"]
+        single, comparison, two_steps, three_steps, named = covering
+        assert single >= 98 and named >= 98 and comparison > by_score[1] + 10
+        assert two_steps >= by_score[2] and three_steps >= by_score[3]
