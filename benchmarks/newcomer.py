@@ -36,17 +36,18 @@ SETUP = "make setup"
 DEMO = "make demo"
 DEMO_ALONE = "preflexor demo"
 INGEST = "preflexor ingest papers/"
-ASK = 'preflexor ask "How tough is nacre?"'
+ASK = 'preflexor ask "How stiff is bamboo?"'
 FORGE = "preflexor forge run --questions questions.jsonl --prompt grounded --rows 10 --out try"
 TRAIN = "preflexor train tiny --out runs/first"
 QUANTIZE = "preflexor quantize runs/first/reason/model model.gguf --type Q8_0"
 DEPLOY = "preflexor deploy model.gguf --ollama my-model"
-ASK_OLLAMA = 'preflexor ask "How tough is nacre?" --model ollama:my-model'
+ASK_OLLAMA = 'preflexor ask "How stiff is bamboo?" --model ollama:my-model'
 
 QUESTIONS = (
     '{"question": "What is the fracture toughness of nacre?", "answer": "4.5 MPa m^0.5"}',
     '{"question": "What is the density of bamboo?"}',
 )
+PAPERS = ("bamboo", "nacre", "squid-beak")
 LIBRARY = Path("preflexor_agents") / "data" / "library"
 CITED = re.compile(
     r"^ *\[\d+\] [^\n]+ \((?P<source>[^\n]+?)(?:, page (?P<page>\d+))?, characters (?P<start>\d+)-(?P<end>\d+)\)\s+"
@@ -176,24 +177,23 @@ def first_answer(who: Newcomer, command: str) -> None:
 
 
 def own_paper(who: Newcomer) -> None:
-    """A PDF file, an answer from it, and a quote that another reader of PDF files finds on that page."""
+    """PDF files, an answer from one, and a quote that another reader of PDF files finds on the page that is cited."""
     from tests.store.files import pdf
 
     folder = who.here / "papers"
     folder.mkdir()
-    (folder / "nacre.pdf").write_bytes(pdf(pages_of(who.repository / LIBRARY / "nacre.md"), info={"Title": "Nacre"}))
-    ingested = typed(who, INGEST, shows=[r"\b1 added; \d+ chunks written"])
-    took(who.rows, Row("own paper read", INGEST, ingested.seconds, "a PDF file of two pages"))
-    said = typed(who, ASK, shows=[r"\nAnswer\n.*4\.5 MPa m\^0\.5 \[\d+\]"])
-    cited = citation(said.text, "nacre.pdf", ASK)
-    page = subprocess.run(
-        [str(who.python), "-c", READ_PAGE, str(folder / "nacre.pdf"), cited["page"] or fail(f"{ASK}: cites no page")],
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
+    for name in PAPERS:
+        pages = pages_of(who.repository / LIBRARY / f"{name}.md")
+        (folder / f"{name}.pdf").write_bytes(pdf(pages, info={"Title": name.capitalize()}))
+    ingested = typed(who, INGEST, shows=[rf"\b{len(PAPERS)} added; \d+ chunks written"])
+    took(who.rows, Row("own papers read", INGEST, ingested.seconds, f"{len(PAPERS)} PDF files of two pages"))
+    said = typed(who, ASK, shows=[r"\nAnswer\n.*15 GPa \[\d+\]"])
+    cited = citation(said.text, "bamboo.pdf", ASK)
+    number = cited["page"] or fail(f"{ASK}: cites no page")
+    read = [str(who.python), "-c", READ_PAGE, str(folder / "bamboo.pdf"), number]
+    page = subprocess.run(read, capture_output=True, encoding="utf-8", check=True)
     check_quote(cited, page.stdout, ASK)
-    took(who.rows, Row("own paper answers", ASK, said.seconds, f"page {cited['page']}: “{cited['quote']}”"))
+    took(who.rows, Row("own paper answers", ASK, said.seconds, f"page {number}: “{cited['quote']}”"))
 
 
 def pages_of(note: Path) -> list[list[str]]:
