@@ -74,8 +74,8 @@ def overhead(options: argparse.Namespace) -> list[dict[str, Any]]:
                 start = ours.seconds([2 * place, *prompt[1:]], most=1, widths=(1,))[1]
                 whole = ours.seconds([2 * place + 1, *prompt[1:]], most=options.new + 1, widths=(1,))[1]
                 mine.append((whole - start) / options.new)
-                raw.prefill([400 + place, *prompt[1:]])
-                limit.append(statistics.mean(raw.steps([options.new])))
+                raw.keep([])
+                limit.append(statistics.mean(raw.steps([raw.prefill([400 + place, *prompt[1:]])], [options.new])))
         ratio = statistics.median(a / b for a, b in zip(mine, limit, strict=True))
         row = {"model": name, "ftype": ftype, "ms": 1000 * statistics.median(mine), "overhead": ratio - 1}
         rows.append(row | {"least_overhead": min(mine) / min(limit) - 1})
@@ -92,12 +92,10 @@ def rounds(options: argparse.Namespace, runs: Sequence[engine_cases.Run]) -> lis
         found = [
             engine_cases.replayed(path, run.calls, threads=options.threads) for run in runs for _ in range(repeats)
         ]
-        usage = [call.usage for run in runs for call in run.calls]
-        row = {"model": name, "ftype": ftype, "calls": len(usage)}
+        row: dict[str, Any] = {"model": name, "ftype": ftype, "calls": sum(len(run.calls) for run in runs)}
         row["wall"] = statistics.median(replay.ours / replay.high_level for replay in found)
         row["limit"] = statistics.median(replay.raw / replay.high_level for replay in found)
-        if name == "nano":
-            row["cached"] = sum(u.cached for u in usage) / sum(u.prompt for u in usage)
+        row["cached"] = sum(replay.cached for replay in found) / sum(replay.prompt for replay in found)
         rows.append(row)
         say(f"rounds: {name} {ftype} done")
     return rows

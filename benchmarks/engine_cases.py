@@ -4,7 +4,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ from engine_opponents import HighLevel, Ours, Raw, opened
 from preflexor_agents import prompts
 from preflexor_agents.backends.base import Completion, Delta, Request
 from preflexor_agents.backends.llamacpp import LlamaCppBackend, nano_path
+from preflexor_agents.backends.local_model import LocalModel
 from preflexor_agents.backends.lookup import Lookup
+from preflexor_agents.backends.scheduler import Job
 from preflexor_agents.config import ReflectConfig
-from preflexor_agents.events import Retrieved, RunFinished, StepFinished, Usage
+from preflexor_agents.events import Retrieved, RunFinished, StepFinished
 from preflexor_agents.prompts import Grounds
 from preflexor_agents.session import MODEL_ROLES, ask
 from preflexor_agents.store import Store
@@ -33,7 +35,8 @@ class Call(NamedTuple):
     """Calls of one group were asked at once."""
     request: Request
     prompt: list[int]
-    usage: Usage
+    said: list[int]
+    """Tokens that were written."""
 
 
 @dataclass(slots=True)
@@ -62,11 +65,12 @@ class Recording:
         self.open += 1
         group = self.group
         try:
-            async with aclosing(self.inner.generate(request)) as items:
+            said: list[int] = []
+            async with aclosing(self.inner.run(lambda model, emit: _noted(model, request, emit, said))) as items:
                 async for item in items:
                     if isinstance(item, Completion):
                         prompt = self.inner._model.prompt(request).tokens
-                        self.calls.append(Call(group, request, prompt, item.usage))
+                        self.calls.append(Call(group, request, prompt, said))
                     yield item
         finally:
             self.open -= 1
@@ -76,6 +80,21 @@ class Recording:
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+def _noted(model: LocalModel, request: Request, emit: Callable[[Delta], None], said: list[int]) -> Job[Completion]:
+    """The job of a reply, which notes what tokens it is sent."""
+    job = model.answer(request, emit=emit)
+    try:
+        job.send((yield next(job)))
+        while True:
+            said.append((yield None))
+            job.send(said[-1])
+    except StopIteration as end:
+        reply: Completion = end.value
+        return reply
+    finally:
+        job.close()
 
 
 class Run(NamedTuple):
@@ -129,34 +148,40 @@ class Replay(NamedTuple):
     ours: float
     high_level: float
     raw: float
+    prompt: int
+    """Tokens of all prompts."""
+    cached: int
+    """Those of them that ours found in its cache."""
 
 
 def replayed(path: Path, calls: Sequence[Call], *, threads: int) -> Replay:
     """The calls of a run in fresh contexts: by ours, those of a group at once, by the others one after the other.
 
-    Raw has one sequence beside what a group writes, so of its prompts it finds again what the last one began with.
+    Ours writes what was written then, so that it guesses as it does where a trained model writes. Raw guesses nothing,
+    and has in its cache the prompts of a group and of the one before.
     """
     groups = [[call for call in calls if call.group == group] for group in sorted({call.group for call in calls})]
     ours, llm = Ours(path, threads=threads, context_tok=8192), HighLevel(path, threads=threads, context_tok=8192)
     raw = Raw(path, threads=threads, context_tok=8192)
-    totals = [0.0, 0.0, 0.0]
+    totals, cached = [0.0, 0.0, 0.0], 0
     with opened([ours, llm, raw]):
         for side in groups:
-            prompts, lengths = [call.prompt for call in side], [call.usage.generated for call in side]
+            prompts, said = [call.prompt for call in side], [call.said for call in side]
+            lengths = [len(tokens) for tokens in said]
             began = time.perf_counter()
-            ours.replies(prompts, lengths)
+            replies = ours.replies(prompts, lengths, said=said)
             totals[0] += time.perf_counter() - began
+            cached += sum(reply.cached for reply in replies)
             began = time.perf_counter()
             for prompt, length in zip(prompts, lengths, strict=True):
                 llm.reply(prompt, length, 0)
             totals[1] += time.perf_counter() - began
             began = time.perf_counter()
-            for prompt in dict.fromkeys(map(tuple, prompts)):
-                alike = [length for other, length in zip(prompts, lengths, strict=True) if tuple(other) == prompt]
-                raw.prefill(prompt)
-                raw.steps(alike)
+            asked = {prompt: raw.prefill(prompt) for prompt in dict.fromkeys(map(tuple, prompts))}
+            raw.keep(asked.values())
+            raw.steps([asked[tuple(prompt)] for prompt in prompts], lengths)
             totals[2] += time.perf_counter() - began
-    return Replay(*totals)
+    return Replay(*totals, prompt=sum(len(call.prompt) for call in calls), cached=cached)
 
 
 class Guessing(NamedTuple):

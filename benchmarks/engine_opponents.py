@@ -12,12 +12,11 @@ import statistics
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import llama_cpp
 
@@ -25,7 +24,7 @@ from preflexor_agents.backends import model_file
 from preflexor_agents.backends.base import Delta
 from preflexor_agents.backends.llamacpp import LlamaCppBackend
 from preflexor_agents.backends.local_model import LocalModel
-from preflexor_agents.backends.pieces import PIECE_TOK
+from preflexor_agents.backends.pieces import LONG_PIECE_TOK, shared_tok
 from preflexor_agents.backends.sampling import sampler
 from preflexor_agents.backends.scheduler import Job, Prefill
 from preflexor_agents.config import Sampling
@@ -51,6 +50,14 @@ def prompt_of(length: int, *, seed: int) -> list[int]:
     return [rng.randrange(300, 1000) for _ in range(length)]
 
 
+class Reply(NamedTuple):
+    """What our engine wrote."""
+
+    tokens: list[int]
+    cached: int
+    """Tokens of its prompt that were not evaluated again."""
+
+
 class Ours:
     name = "preflexor"
 
@@ -58,6 +65,11 @@ class Ours:
         self._loop = asyncio.new_event_loop()
         opening = LlamaCppBackend.open(path, threads=threads, context_tok=context_tok)
         self.backend = self._loop.run_until_complete(opening)
+        self._said: dict[int, Iterator[int]] = {}
+        """By the id of a sampler chain: what its reply says, whatever is drawn."""
+        context = self.backend._model._context
+        draw = context.draw
+        context.draw = lambda chain, row: next(self._said.get(id(chain), iter(())), draw(chain, row))  # type: ignore[method-assign]
 
     def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
         found = {}
@@ -68,33 +80,37 @@ class Ours:
             found[n] = time.perf_counter() - began
         return found
 
-    def replies(self, prompts: Sequence[Sequence[int]], most: Sequence[int]) -> list[list[int]]:
-        """Ask all at once; the end of a text is not heeded, so each reply has its length."""
-        return self._loop.run_until_complete(self._replies(prompts, most))
+    def replies(
+        self, prompts: Sequence[Sequence[int]], most: Sequence[int], *, said: Sequence[Sequence[int]] = ()
+    ) -> list[Reply]:
+        """Ask all at once; the end of a text is not heeded, so each reply has its length.
 
-    async def _replies(self, prompts: Sequence[Sequence[int]], most: Sequence[int]) -> list[list[int]]:
-        asked = zip(prompts, most, strict=True)
-        return list(await asyncio.gather(*(self._reply(list(p), m, n) for n, (p, m) in enumerate(asked))))
+        Where `said` has a text for each, the replies say that: as much can be guessed of it as of a trained model's.
+        """
+        return self._loop.run_until_complete(self._replies(prompts, most, said or [()] * len(prompts)))
 
-    async def _reply(self, prompt: list[int], most: int, seed: int) -> list[int]:
-        tokens: list[int] = []
+    async def _replies(
+        self, prompts: Sequence[Sequence[int]], most: Sequence[int], said: Sequence[Sequence[int]]
+    ) -> list[Reply]:
+        asked = enumerate(zip(prompts, most, said, strict=True))
+        return list(await asyncio.gather(*(self._reply(list(p), m, s, seed=n) for n, (p, m, s) in asked)))
 
-        def job(model: LocalModel, emit: Any) -> Job[list[int]]:
+    async def _reply(self, prompt: list[int], most: int, said: Sequence[int], *, seed: int) -> Reply:
+        def job(model: LocalModel, emit: Any) -> Job[Reply]:
             vocabulary = model.text.vocabulary
             with sampler(model._file.vocabulary, SAMPLING, seed, None) as chain:
-                yield Prefill(prompt, most, chain)
+                self._said[id(chain)] = iter(said)
+                cached = yield Prefill(prompt, most, chain)
                 written: list[int] = []
                 while len(written) < most:
                     token = yield None
                     written.append(token)
                     emit(Delta("answer", vocabulary.piece(token).decode("utf-8", "replace")))
-                return written
+                return Reply(written, cached)
 
         async with aclosing(self.backend.run(job)) as items:
-            async for item in items:
-                if isinstance(item, list):
-                    tokens = item
-        return tokens
+            found = [item async for item in items if isinstance(item, Reply)]
+        return found[0]
 
     def close(self) -> None:
         self._loop.run_until_complete(self.backend.aclose())
@@ -161,7 +177,8 @@ class AutoGen:
 class Raw:
     """llama_decode with one batch a step and C samplers, nothing else, set as our engine sets it: the limit.
 
-    Only a few steps are timed, with as many cells in use as there are in the middle of the replies.
+    Only a few steps are timed, with as many cells in use as there are in the middle of the replies. Where fewer replies
+    at a time are quicker, they are written so.
     """
 
     name = "llama_decode"
@@ -171,66 +188,79 @@ class Raw:
         self._made = self._model.context(context_tok=context_tok, threads=threads)
         self._context = self._made._pointer
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._batch = llama_cpp.llama_batch_init(PIECE_TOK, 0, 1)
-        self._held: list[int] = []
-        """Tokens of sequence 0."""
+        self._batch = llama_cpp.llama_batch_init(LONG_PIECE_TOK, 0, 1)
+        self._held: dict[int, list[int]] = {}
+        """Prompts by the sequence that they are in."""
 
     def seconds(self, prompt: Sequence[int], *, most: int, widths: Sequence[int]) -> dict[int, float]:
-        self._cut(0)
+        self.keep([])
         began = time.perf_counter()
-        self.prefill(prompt)
+        asked = self.prefill(prompt)
         prefilled = time.perf_counter() - began
-        found, others = {}, 0
+        found, others, least = {}, 0, float("inf")
         for n in sorted(widths):
             more = n * most // 2 - others
             self._evaluate([300] * more, start=others, sequence=_OTHERS)
             others += more
-            found[n] = prefilled + most * statistics.median(self.steps([min(most, _TIMED_STEPS)] * n))
+            steps = self.steps([asked] * n, [min(most, _TIMED_STEPS)] * n)
+            least = min(least, statistics.median(steps) / n)
+            found[n] = prefilled + most * n * least
+        llama_cpp.llama_memory_seq_rm(self._memory, _OTHERS, -1, -1)
         return found
 
-    def prefill(self, prompt: Sequence[int]) -> None:
-        """Evaluate what is new of a prompt."""
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._held, prompt[:-1], strict=False)))
-        self._cut(same)
-        self._evaluate(prompt[same:], start=same, sequence=0)
-        self._held = list(prompt)
+    def prefill(self, prompt: Sequence[int]) -> int:
+        """Evaluate what is new of a prompt; returns the sequence that it is in from here on."""
+        alike = {number: shared_tok(held, prompt, step=1) for number, held in self._held.items()}
+        donor = max(alike, key=alike.__getitem__, default=None)
+        same = alike[donor] if donor is not None else 0
+        sequence = next(self._free())
+        if donor is not None and same:
+            llama_cpp.llama_memory_seq_cp(self._memory, donor, sequence, 0, same)
+        self._evaluate(prompt[same:], start=same, sequence=sequence)
+        self._held[sequence] = list(prompt)
+        return sequence
 
-    def steps(self, lengths: Sequence[int]) -> list[float]:
-        """Seconds of each step of replies to the prompt, so many tokens each, that are written side by side."""
-        start = len(self._held)
-        for sequence in range(1, len(lengths)):
-            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, 0, start)
+    def keep(self, sequences: Collection[int]) -> None:
+        """Forget all other prompts."""
+        for number in [number for number in self._held if number not in sequences]:
+            llama_cpp.llama_memory_seq_rm(self._memory, number, -1, -1)
+            del self._held[number]
+
+    def steps(self, prompts: Sequence[int], lengths: Sequence[int]) -> list[float]:
+        """Seconds of each step of replies to prompts that are there, so many tokens each, written side by side."""
+        writing = [number for number, _ in zip(self._free(), prompts, strict=False)]
+        places = [len(self._held[prompt]) for prompt in prompts]
+        for prompt, number, length in zip(prompts, writing, places, strict=True):
+            llama_cpp.llama_memory_seq_cp(self._memory, prompt, number, 0, length)
         times = []
         with sampler(self._model.vocabulary, SAMPLING, 1, None) as chain:
-            tokens = [300 + n for n in range(len(lengths))]
+            tokens = [300 + n for n in range(len(prompts))]
             for place in range(max(lengths)):
                 began = time.perf_counter()
                 live = [n for n, length in enumerate(lengths) if place < length]
-                self._decode([(tokens[n], start + place, n) for n in live], wanted=True)
+                self._decode([(tokens[n], places[n] + place, writing[n], True) for n in live])
                 for row, n in enumerate(live):
                     tokens[n] = llama_cpp.llama_sampler_sample(chain, self._context, row)
                 times.append(time.perf_counter() - began)
-        for sequence in range(len(lengths)):
-            llama_cpp.llama_memory_seq_rm(self._memory, sequence, start if sequence == 0 else 0, -1)
+        for number in writing:
+            llama_cpp.llama_memory_seq_rm(self._memory, number, -1, -1)
         return times
 
-    def _cut(self, length: int) -> None:
-        for sequence in (0, _OTHERS):
-            llama_cpp.llama_memory_seq_rm(self._memory, sequence, 0 if sequence else length, -1)
-        del self._held[length:]
+    def _free(self) -> Iterator[int]:
+        return (number for number in range(_OTHERS) if number not in self._held)
 
     def _evaluate(self, tokens: Sequence[int], *, start: int, sequence: int) -> None:
-        for at in range(0, len(tokens), PIECE_TOK):
-            piece = tokens[at : at + PIECE_TOK]
-            self._decode([(token, start + at + n, sequence) for n, token in enumerate(piece)], wanted=False)
+        for at in range(0, len(tokens), LONG_PIECE_TOK):
+            piece = list(enumerate(tokens))[at : at + LONG_PIECE_TOK]
+            self._decode([(token, start + n, sequence, n == len(tokens) - 1) for n, token in piece])
 
-    def _decode(self, rows: Sequence[tuple[int, int, int]], *, wanted: bool) -> None:
-        for n, (token, position, sequence) in enumerate(rows):
+    def _decode(self, rows: Sequence[tuple[int, int, int, bool]]) -> None:
+        for n, (token, position, sequence, wanted) in enumerate(rows):
             self._batch.token[n] = token
             self._batch.pos[n] = position
             self._batch.n_seq_id[n] = 1
             self._batch.seq_id[n][0] = sequence
-            self._batch.logits[n] = wanted or n == len(rows) - 1
+            self._batch.logits[n] = wanted
         self._batch.n_tokens = len(rows)
         if llama_cpp.llama_decode(self._context, self._batch):
             raise RuntimeError("llama.cpp could not evaluate a batch")

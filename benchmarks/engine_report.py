@@ -64,7 +64,7 @@ def _rounds(rows: Sequence[Row]) -> list[str]:
     cells = []
     for row in rows:
         times = [f"{row['wall']:.2f}", f"{row['limit']:.2f}", f"≤ {ASKED_ROUNDS}", _met(row["wall"] <= ASKED_ROUNDS)]
-        cached = f"{row['cached']:.0%} (≥ {ASKED_CACHED:.0%} asked)" if "cached" in row else ""
+        cached = f"{row['cached']:.0%} (≥ {ASKED_CACHED:.0%} asked)"
         cells.append([row["model"], row["ftype"], str(row["calls"]), cached, *times])
     heads = ["model", "weights", "calls", "prompt from cache", "time / llama_cpp.Llama", "limit", "asked", ""]
     return _table(heads, cells)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +36,8 @@ def test_every_case_writes_its_table_into_the_page(tmp_path: Path):
     assert crowd["left_live"] == crowd["bad_json"] == 0 < crowd["most_cells"] <= crowd["cells"]
     assert crowd["longest_prompt_tok"] > 2048  # past what nano was trained with
     assert all(word in text for word in ("| limit |", "| asked |"))
+    assert [row["model"] for row in found["rounds"]] == ["nano", "tiny"]
+    assert all(row["cached"] > 0.5 for row in found["rounds"])  # both are asked the same, so both find as much
     assert ElementTree.parse(tmp_path / "page.svg").getroot().tag.endswith("svg")
 
 
@@ -75,3 +81,19 @@ def test_a_llama_server_is_asked_for_the_same_and_has_its_place_in_the_table(tmp
 def test_a_case_that_is_none_is_refused(tmp_path: Path):
     done = run(tmp_path, "--cases", "nonsense")
     assert done.returncode == 2 and "'nonsense' is none of best-of" in done.stderr
+
+
+PAGE = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python benchmarks/engine.py (.*)$", PAGE, re.MULTILINE))
+def test_the_program_understands_what_the_page_tells_to_type(line: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", ["engine.py", *line.split()])
+    program = runpy.run_path(str(ROOT / "benchmarks" / "engine.py"))
+    assert program["arguments"]().widths
+
+
+def test_the_page_builds_the_server_of_the_llama_cpp_that_is_installed():
+    (pinned,) = re.findall(r"^llama-cpp-python==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"llama[-_]cpp[-_]python[-=]+([\d.]+\d)", PAGE)) == {pinned}
