@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 def open_library(settings: "Settings", watch: "Console") -> "Store | None":
     """The store to search; for nano without a store of the user's own, the bundled library; else none."""
     from preflexor_agents.settings import default_store
-    from preflexor_agents.store import Store
+    from preflexor_agents.store import Store, browsing
+    from preflexor_agents.store.paths import shown
 
     if settings.store.exists() or settings.store != default_store():
-        return Store.open(settings.store, create=False)
+        store = Store.open(settings.store, create=False)
+        if not browsing.documents(settings.store, most=1):
+            note = f"store {shown(settings.store)} holds no documents: answering without passages"
+            watch.print(f"{note} (preflexor ingest PATH… puts some in)", style="dim", markup=False, soft_wrap=True)
+        return store
     if settings.model == "nano":
         return bundled_library(watch)
     watch.print("no knowledge store yet: answering without passages (preflexor ingest PATH… makes one)", style="dim")

@@ -63,7 +63,7 @@ def command(
     """
     from preflexor_agents.errors import InputError
     from preflexor_agents.settings import load
-    from preflexor_agents.store import Filter, Store
+    from preflexor_agents.store import Filter, Store, browsing
 
     if not query.strip():
         raise InputError("the query is empty; say what to look for, as: preflexor search 'toughness of nacre'")
@@ -84,7 +84,9 @@ def command(
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
     if not passages:
-        click.echo("nothing found", err=True)
+        is_empty = not browsing.documents(path, most=1)
+        why = "; the store holds no documents yet: preflexor ingest PATH… puts some in" if is_empty else ""
+        click.echo(f"nothing found{why}", err=True)
     for number, passage in enumerate(passages, 1):
         show(number, passage)
         if explain:

@@ -36,7 +36,9 @@ def find(paths: Iterable[Path], failed: list[str], *, suffixes: Collection[str] 
             failed.append(unreadable(path, error))
             continue
         if not found:
-            failed.append(f"{shown(path)} has no documents that can be read")
+            failed.append(
+                f"{shown(path)} has no documents that can be read; name files or folders of PDF, Word, text and so on"
+            )
         files.update(dict.fromkeys(found))
     return list(files)
 
