@@ -78,7 +78,7 @@ def test_a_question_without_passages_is_counted_without_citations() -> None:
 
 
 def test_a_parrot_is_never_right_about_made_up_materials() -> None:
-    scores = score_dialogues(Parrot("The hardness of bone is 0.6 GPa [1]."), count=2)
+    scores = score_dialogues(Parrot("The hardness of bone is 0.6789 GPa [1]."), count=2)
     assert {"single", "critique", "judge"} <= set(scores)
     assert all(score.right["right"] == 0 for score in scores.values())
     assert all(score.of["right"] <= 2 for score in scores.values())
