@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError
-
 from preflexor_agents.errors import InputError, TrainingError
 from preflexor_training.interpolation import tensor_files
 from preflexor_training.learner import Learner
@@ -54,6 +52,8 @@ def put(write: Callable[[Path], None], out: Path) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
+    from safetensors import SafetensorError
+
     partial = out.with_name(f"{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
