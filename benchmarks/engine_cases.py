@@ -177,7 +177,7 @@ def replayed(path: Path, calls: Sequence[Call], *, threads: int) -> Replay:
                 llm.reply(prompt, length, 0)
             totals[1] += time.perf_counter() - began
             began = time.perf_counter()
-            asked = {prompt: raw.prefill(prompt) for prompt in dict.fromkeys(map(tuple, prompts))}
+            asked = {prompt: raw.prefill(list(prompt)) for prompt in dict.fromkeys(map(tuple, prompts))}
             raw.keep(asked.values())
             raw.steps([asked[tuple(prompt)] for prompt in prompts], lengths)
             totals[2] += time.perf_counter() - began

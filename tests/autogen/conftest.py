@@ -37,6 +37,7 @@ def write_model(tmp_path_factory: pytest.TempPathFactory) -> Writer:
 def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
     """What is loaded, made, freed and run in a test; at its end nothing may be left."""
     from preflexor_agents.backends import local_model, model_file
+    from preflexor_agents.backends.cancel import CancelFlag
     from preflexor_agents.backends.context import Context
     from preflexor_agents.backends.model_cache import MODELS
     from tests.autogen.local_models import Counts
@@ -63,9 +64,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Counts]":
         found.contexts -= bool(self._pointer)
         close(self)
 
-    def counted_evaluate(self: Context, rows: Any) -> bool:
+    def counted_evaluate(self: Context, rows: Any, *, cancel: CancelFlag | None = None) -> bool:
         found.decoded += len(rows)
-        return evaluate(self, rows)
+        return evaluate(self, rows, cancel=cancel)
 
     def counted_write(self: Any, prompt: Any, **settings: Any) -> Any:
         with found.lock:
