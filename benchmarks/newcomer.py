@@ -161,9 +161,9 @@ def path(who: Newcomer, *, demo: str) -> None:
     first_answer(who, demo)
     own_paper(who)
     first_pair(who)
-    if who.here == who.repository:
-        training_libraries(who)
+    libraries(who, TRAIN)
     first_step(who)
+    libraries(who, QUANTIZE)
     first_file(who)
 
 
@@ -238,14 +238,16 @@ def first_pair(who: Newcomer) -> None:
     took(who.rows, Row("… to its end", "", said.seconds - said.first_s, f"{kept()} of {rows} rows kept"))
 
 
-def training_libraries(who: Newcomer) -> None:
-    """Training refuses, and says what to type; that is typed."""
-    refused = typed(who, TRAIN, shows=["install with: "], code=2)
+def libraries(who: Newcomer, command: str) -> None:
+    """In a fresh clone a command refuses, and says what to install; that is typed."""
+    if who.here != who.repository:
+        return
+    refused = typed(who, command, shows=["install with: "], code=2)
     remedy = refused.text.partition("install with: ")[2].strip()
-    commands = remedy.split(" && ")
-    seconds = refused.seconds + sum(typed(who, command, environment=os.environ).seconds for command in commands)
+    seconds = refused.seconds + sum(typed(who, part, environment=os.environ).seconds for part in remedy.split(" && "))
     shown = remedy.replace(f"{who.here}/", "").replace(str(who.here), ".")
-    took(who.rows, Row("what training needs", shown, seconds, "as `preflexor train` says; torch and its company"))
+    what = " ".join(command.split()[:2])
+    took(who.rows, Row("what that needs", shown, seconds, f"as `{what}` says when it is typed without"))
 
 
 def first_step(who: Newcomer) -> None:

@@ -31,7 +31,7 @@ EXTRAS = {
     "graph": ("rustworkx",),
     "train": ("torch", "transformers", "trl", "peft", "datasets", "accelerate"),
     "mlx": ("mlx", "mlx_lm"),
-    "quantize": ("torch", "transformers", "peft", "gguf"),
+    "quantize": ("torch", "transformers", "peft", "gguf", "safetensors", "sentencepiece"),
 }
 """Extra -> the modules that tell whether it is installed."""
 LLAMA_PROBE = (
