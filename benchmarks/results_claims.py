@@ -106,6 +106,10 @@ def is_kept(name: str, found: Sequence[Compared]) -> str:
     verdict = "worse" if worse else "not worse"
     parts = [f"accuracy changes by {points(whole.paired.difference)} points over {whole.questions} questions"]
     parts.append(f"{whole.paired.better} answers became right and {whole.paired.worse} wrong, p = {whole.paired.p:.2g}")
+    if not worse:
+        unseen = wilson(whole.paired.worse, whole.questions).high - whole.paired.better / whole.questions
+        least = 100 * max(unseen, -whole.paired.difference.low)
+        parts.append(f"a loss of up to {least:.1f} points is not excluded")
     if worse:
         parts.append(f"below round 1 by more than the interval in {', '.join(_signed(c) for c in worse)}")
     if better:

@@ -85,6 +85,8 @@ def test_rounds_that_change_little_are_not_worse(bench: Any) -> None:
     text = bench.claims.is_kept("The gate", bench.claims.compared(bench.claims.first_round(runs), runs))
     assert text.startswith("**The gate: not worse than round 1.** Accuracy changes by +0.0 [")
     assert "5 answers became right and 5 wrong, p = 1" in text
+    few = bench.claims.compared(*[rounds("r" * 14, "r" * 14)] * 2)
+    assert "a loss of up to 21.5 points is not excluded" in bench.claims.is_kept("The gate", few)
 
 
 def test_rounds_that_spoil_answers_are_worse_even_in_one_column(bench: Any) -> None:
