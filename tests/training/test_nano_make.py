@@ -147,3 +147,15 @@ def test_a_run_that_came_to_nothing_does_not_stand_in_the_way(tmp_path: Path) ->
     with pytest.raises(ModelError, match="'bogus' names no model"):
         make(order(tmp_path, changes=(*SMALL, "data.teacher=bogus")), watch=Quiet())
     assert not (tmp_path / "phases").exists()
+
+
+def test_questions_that_were_changed_are_not_gone_on_with(run: tuple[Path, tuple[Made, ...], Quiet]) -> None:
+    out, _, _ = run
+    file = out / "questions.jsonl"
+    before = file.read_bytes()
+    file.write_bytes(b"".join(before.splitlines(keepends=True)[1:]))
+    try:
+        with pytest.raises(InputError, match="holds other questions than are drawn now"):
+            make(order(out), watch=Quiet())
+    finally:
+        file.write_bytes(before)

@@ -26,6 +26,7 @@ from typing import Any
 from preflexor_agents.backends import open_backend
 from preflexor_agents.backends.base import Backend
 from preflexor_agents.errors import ConfigError, InputError, PreflexorError, TrainingError
+from preflexor_agents.evaluation.tasks import read_tasks
 from preflexor_agents.store import Store
 from preflexor_training import bases, recipes, rounds, starting
 from preflexor_training.nano import taught, teacher
@@ -149,8 +150,13 @@ def _recipe(order: Order, base: Path) -> Recipe:
     notes = as_file(files("preflexor_agents") / "data" / "library")
     with closing(Store.open(store, embedder="hash")) as opened, notes as folder:
         opened.ingest([folder])
+    drawn = _questions(recipe)
     if not (order.out / "phases" / STATE).exists():
-        taught.write_questions(questions, _questions(recipe))
+        taught.write_questions(questions, drawn)
+    elif read_tasks(questions) != taught.tasks(drawn):
+        raise InputError(
+            f"{questions} holds other questions than are drawn now; put that back, or begin another run by --out"
+        )
     return starting.resolved(recipe, starting.Given(base=str(base)))
 
 
