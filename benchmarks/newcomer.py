@@ -246,8 +246,7 @@ def libraries(who: Newcomer, command: str) -> None:
     remedy = refused.text.partition("install with: ")[2].strip()
     seconds = refused.seconds + sum(typed(who, part, environment=os.environ).seconds for part in remedy.split(" && "))
     shown = remedy.replace(f"{who.here}/", "").replace(str(who.here), ".")
-    what = " ".join(command.split()[:2])
-    took(who.rows, Row("what that needs", shown, seconds, f"as `{what}` says when it is typed without"))
+    took(who.rows, Row(f"what {command.split()[1]} needs", shown, seconds, "as it says when it is typed without"))
 
 
 def first_step(who: Newcomer) -> None:
