@@ -42,8 +42,7 @@ async def test_a_crash_inside_the_engine_is_shown_and_can_be_retried() -> None:
         await ask(pilot, "How tough is nacre?")
         assert "ZeroDivisionError: boom" in shown(pilot) and "Traceback" not in shown(pilot)
         await pilot.click("TurnView .retry")
-        await over(pilot)
-        assert app.chat.shown.answer
+        await until(pilot, lambda: bool(app.chat.shown and app.chat.shown.answer))
 
 
 async def test_a_model_that_cannot_be_opened_is_said_and_another_can_be_chosen() -> None:

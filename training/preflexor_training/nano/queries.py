@@ -36,7 +36,7 @@ class Query:
 KINDS: tuple[dict[str, float], ...] = (
     {"single": 95, "unanswerable": 5},
     {"single": 58, "comparison": 20, "two-hop": 6, "unanswerable": 13, "reverse": 3},
-    {"single": 42, "comparison": 23, "two-hop": 9, "multi-hop": 4, "unanswerable": 19, "reverse": 3},
+    {"single": 39, "comparison": 23, "two-hop": 9, "multi-hop": 4, "unanswerable": 22, "reverse": 3},
 )
 """Shares of the kinds of question per stage."""
 
