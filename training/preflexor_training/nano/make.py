@@ -99,8 +99,8 @@ def make(order: Order, *, watch: Watch) -> tuple[Made, ...]:
 def _make(order: Order, watch: Watch) -> tuple[Made, ...]:
     _check(recipes.load(order.phases, changes=order.changes))
     base = _base(order)
-    recipe = _recipe(order, base)
-    _phases(order, recipe, watch)
+    recipe, drawn = _recipe(order, base)
+    _phases(order, recipe, drawn, watch)
     made = []
     for name, folder in [(BASE, base), *((p.name, order.out / "phases" / p.name / MERGED) for p in recipe.phases)]:
         gguf = _gguf(order, name, folder, watch)
@@ -139,8 +139,8 @@ def _unpacked(order: Order, gguf: Path) -> Path:
     return bases.unpack(gguf, order.out / f"unpacked-{sha256(gguf.read_bytes()).hexdigest()[:16]}")
 
 
-def _recipe(order: Order, base: Path) -> Recipe:
-    """The recipe of the phases, with what this run puts into it."""
+def _recipe(order: Order, base: Path) -> tuple[Recipe, list[Question]]:
+    """The recipe of the phases, with what this run puts into it, and its questions."""
     questions, store = order.out / "questions.jsonl", order.out / STORE
     own = (
         f"forge.questions={json.dumps(str(questions.absolute()))}",
@@ -157,7 +157,7 @@ def _recipe(order: Order, base: Path) -> Recipe:
         raise InputError(
             f"{questions} holds other questions than are drawn now; put that back, or begin another run by --out"
         )
-    return starting.resolved(recipe, starting.Given(base=str(base)))
+    return starting.resolved(recipe, starting.Given(base=str(base))), drawn
 
 
 def _questions(recipe: Recipe) -> list[Question]:
@@ -168,10 +168,10 @@ def _questions(recipe: Recipe) -> list[Question]:
     return taught.draw_questions(used + len(rows) * max(rows), seed=recipe.seed)
 
 
-def _phases(order: Order, recipe: Recipe, watch: Watch) -> None:
+def _phases(order: Order, recipe: Recipe, drawn: list[Question], watch: Watch) -> None:
     out = order.out / "phases"
     run = (starting.resume if (out / STATE).exists() else starting.begin)(recipe, out, "trl")
-    reader = teacher.LibraryTeacher(_questions(recipe))
+    reader = teacher.LibraryTeacher(drawn)
 
     async def open_model(spec: str) -> Backend:
         return reader if spec == teacher.SPEC else await open_backend(spec)
