@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from results_found import Measured
@@ -60,7 +61,7 @@ async def results(options: argparse.Namespace) -> int:
         budget_tok=options.budget_tokens,
     )
     until = time.monotonic() + 60 * options.minutes
-    with open_bundled().store as store, Bench(options.work, models, suite(), store, how) as bench:
+    with open_bundled().store as store, closing(Bench(options.work, models, suite(), store, how)) as bench:
         left = bench.left(bench.all_entries())
         more = "" if bench.budget() else ", and the rows at equal budgets"
         say(f"{left.answers} of {left.of} answers are missing{more}: {minutes(left.seconds)}")

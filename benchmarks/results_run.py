@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from results_plan import PARTS, Budget, Entry, Job, Key, Sizes, Suite, at_equal_budget, entries, is_counted, jobs, only
 
@@ -71,7 +70,7 @@ class Bench:
     """Results of some models, in a folder for each; the same file under two names is asked once."""
 
     def __init__(self, work: Path, models: Sequence[Model], suite: Suite, store: Store, how: Asking) -> None:
-        """Open or begin the folders. Close it, or use it as a context manager.
+        """Open or begin the folders; close it.
 
         Raises:
             InputError: a folder cannot be used, or another process writes into it.
@@ -198,14 +197,6 @@ class Bench:
     def close(self) -> None:
         """Let the folders go. Idempotent."""
         self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def shown(suite: Suite, store: Store, protocols: Collection[str]) -> str:

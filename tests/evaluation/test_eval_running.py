@@ -1,38 +1,21 @@
 """Questions through whole protocols: with a scripted model where what it says counts, and with nano."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from preflexor_agents import session
 from preflexor_agents.backends.base import Request
-from preflexor_agents.backends.scripted import Reply, ScriptedBackend
 from preflexor_agents.errors import BackendError, ConfigError, InputError
 from preflexor_agents.evaluation.results import Result, from_json, to_json
 from preflexor_agents.evaluation.running import evaluate
 from preflexor_agents.evaluation.systems import PROTOCOLS, system
 from preflexor_agents.evaluation.tasks import Task
-from preflexor_agents.reflection.perform import Cast
 from preflexor_agents.store import Store
+from tests.evaluation.speaking import speak
 
 TASK = Task(id="t", question="How much?", kind="numeric", answer="4", column="sums")
-
-
-def speak(monkeypatch: pytest.MonkeyPatch, script: Callable[[Request], Reply]) -> ScriptedBackend:
-    backend = ScriptedBackend(script, spec="nano")
-
-    async def cast(model: str, others: object = None) -> Cast:
-        return {role: backend for role in session.MODEL_ROLES}
-
-    async def keep(cast: Cast) -> None:
-        """A later run asks the same backend."""
-
-    monkeypatch.setattr("preflexor_agents.evaluation.running.open_cast", cast)
-    monkeypatch.setattr("preflexor_agents.evaluation.running.close_cast", keep)
-    return backend
 
 
 async def results(*protocols: str, tasks: tuple[Task, ...] = (TASK,), **more: int) -> list[Result]:

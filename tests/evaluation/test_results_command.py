@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from preflexor_agents import session
 from preflexor_agents.backends.base import Request
-from preflexor_agents.backends.scripted import ScriptedBackend
 from preflexor_agents.evaluation.tasks import Task
-from preflexor_agents.reflection.perform import Cast
 from preflexor_agents.store import Store
+from tests.evaluation.speaking import speak
 
 ROOT = Path(__file__).parents[2]
 PAGE = "before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n"
@@ -79,30 +78,16 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield SimpleNamespace(plan=import_module("results_plan"), run=import_module("results_run"))
 
 
-def speak(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+def reply(request: Request) -> str:
     """What every model says; one that is asked to judge, criticise or merge says the same, which no run minds."""
-
-    def reply(request: Request) -> str:
-        return "x" if request.thinking is not None else "<think>As it stands there.</think>x"
-
-    backend = ScriptedBackend(reply, spec="scripted")
-
-    async def cast(model: str, others: object = None) -> Cast:
-        return {role: backend for role in session.MODEL_ROLES}
-
-    async def keep(cast: Cast) -> None:
-        """A later run asks the same backend."""
-
-    monkeypatch.setattr("preflexor_agents.evaluation.running.open_cast", cast)
-    monkeypatch.setattr("preflexor_agents.evaluation.running.close_cast", keep)
-    return backend
+    return "x" if request.thinking is not None else "<think>As it stands there.</think>x"
 
 
 @pytest.mark.parametrize("budget_tok", [None, 60])
 async def test_a_run_that_is_stopped_goes_on_and_asks_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Any, budget_tok: int | None
 ) -> None:
-    speak(monkeypatch)
+    speak(monkeypatch, reply)
     tasks = tuple(Task(id=str(n), question=f"What is {n}?", kind="exact", answer="x", column="c") for n in range(12))
     suite = parts.plan.Suite({"c": tasks}, frozenset())
     model = tmp_path / "model.gguf"
@@ -112,13 +97,13 @@ async def test_a_run_that_is_stopped_goes_on_and_asks_nothing_twice(
     said: list[str] = []
     with Store.open(tmp_path / "store.db") as store:
         for until in (-1.0, -1.0, math.inf):
-            with parts.run.Bench(tmp_path / "work", models, suite, store, how) as bench:
+            with closing(parts.run.Bench(tmp_path / "work", models, suite, store, how)) as bench:
                 before = bench.left(bench.all_entries())
                 whole = await bench.ask(until=until, say=said.append)
                 after = bench.left(bench.all_entries())
             assert whole == (until > 0) and (after.answers == 0) == whole
             assert after.of - after.answers > before.of - before.answers
-        with parts.run.Bench(tmp_path / "work", models, suite, store, how) as bench:
+        with closing(parts.run.Bench(tmp_path / "work", models, suite, store, how)) as bench:
             assert await bench.ask(until=math.inf, say=said.append)
             found = {entry: bench.results(entry) for entry in bench.all_entries()}
     assert all(len(results) == len({(r.task, r.seed) for r in results}) > 0 for results in found.values())
